@@ -67,8 +67,10 @@ def main() -> None:
             if mode is None or not kind:
                 check(predict(capture, plan, HOST), mode)
                 name = f"{mode or 'raw'}{': ' if kind else ''}{kind}"
+                # For ruff: called at once
                 report(f"predict, {name}", len(capture), best_s(lambda: predict(capture, plan, HOST)))  # noqa: B023
                 if kind != "two fragments each":
+                    # For ruff: called at once
                     report(f"swept, {name}", len(capture), best_s(lambda: sweep(capture, plan)))  # noqa: B023
 
 

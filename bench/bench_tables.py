@@ -75,6 +75,7 @@ def median_change_us(live: Live, nets: Nets, changes: list[Nets]) -> float:
         more = Nets.union([nets, one])
         for after in (more, nets):
             change = {"a": Changed(after, one)}
+            # For mypy: a lambda with a default
             spent, _ = timed(lambda change=change: live.change(change, new_class=_no_rows, fence=_no_fence))  # type: ignore[misc]
             found.append(spent)
             live.release()

@@ -127,18 +127,19 @@ def calico_shape(traffic: Traffic, stack: ExitStack, nets: Nets, misses: bool) -
     return Running(pair, time.perf_counter() - started, memory, program)
 
 
+# For mypy: of several types
 def _emptied(obj: generation.XdpObject, name: str, keys: np.ndarray) -> None:  # type: ignore[type-arg]
     with obj.map(name) as trie:
         trie.delete_batch(keys.tobytes(), len(keys))
 
 
-def _keys4(nets: Nets) -> np.ndarray:  # type: ignore[type-arg]
+def _keys4(nets: Nets) -> np.ndarray:  # type: ignore[type-arg]  # of several types
     keys = np.empty(len(nets.net4), np.dtype([("length", "=u4"), ("address", ">u4")]))
     keys["length"], keys["address"] = nets.len4, nets.net4
     return keys
 
 
-def _keys6(nets: Nets) -> np.ndarray:  # type: ignore[type-arg]
+def _keys6(nets: Nets) -> np.ndarray:  # type: ignore[type-arg]  # of several types
     keys = np.empty(len(nets.net6), np.dtype([("length", "=u4"), ("high", ">u8"), ("low", ">u8")]))
     keys["length"], keys["high"], keys["low"] = nets.len6, nets.net6[:, 0], nets.net6[:, 1]
     return keys

@@ -40,6 +40,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         "--dossim-allow-large", action="store_true", help="scenarios may describe as many packets as memory holds"
     )
     what = "directories below which scenarios may name files too"
+    # mypy wants a literal of pytest's stubs
     parser.addini("dossim_allow_path", what, type="paths")  # type: ignore[maybe-unrecognized-str-typeform]
 
 

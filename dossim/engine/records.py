@@ -268,4 +268,4 @@ class BlockWalk:
         check sequence, and cause. Raises MemoryError.
         """
         found: Any = self._rows.columns
-        return found  # type: ignore[no-any-return]
+        return found  # type: ignore[no-any-return]  # as many columns

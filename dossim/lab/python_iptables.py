@@ -48,9 +48,9 @@ def python_iptables() -> Any:
 
 
 def _util() -> ModuleType:
-    module: Any = ModuleType("iptc.util")
-    module.find_library, module.find_libc, module.load_kernel = _find_library, _find_libc, _load_kernel
-    return module  # type: ignore[no-any-return]
+    module = ModuleType("iptc.util")
+    vars(module).update(find_library=_find_library, find_libc=_find_libc, load_kernel=_load_kernel)
+    return module
 
 
 def _find_library(*names: str) -> tuple[ctypes.CDLL | None, int | None]:

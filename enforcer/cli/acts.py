@@ -142,7 +142,7 @@ def _to_syslog(what: str, fields: dict[str, object]) -> None:
 class _Syslog(SysLogHandler):
     ident = "enforcer: "
 
-    def handleError(self, record: logging.LogRecord) -> None:  # noqa: N802
+    def handleError(self, record: logging.LogRecord) -> None:  # noqa: N802 - logging's name
         """The act is done, and its object says who did it."""
 
 

@@ -69,7 +69,7 @@ def cut_established_option(command: Command) -> Command:
     )(command)
 
 
-class _Duration(click.ParamType):  # type: ignore[type-arg]
+class _Duration(click.ParamType):  # type: ignore[type-arg]  # generic only in new versions of click
     """``60s``, ``2m``, or a number of seconds; 5 s to 1 h."""
 
     name = "duration"

@@ -16,7 +16,7 @@ MISSING = "metrics need the Python package prometheus_client: pip install 'dossi
 def require_prometheus() -> None:
     """Raises HostError where prometheus_client is not installed."""
     try:
-        import prometheus_client  # noqa: F401
+        import prometheus_client  # noqa: F401 - whether it is there
     except ImportError as error:
         raise HostError(f"{MISSING} ({error})") from error
 

@@ -173,7 +173,7 @@ def test_it_decides_as_walking_headers_and_entries_does(
     several: list[bytes],
 ) -> None:
     table = deny_lists(*lists, inbound=inbound, outbound=outbound)
-    several += [param.values[0] for param in ROWS]  # type: ignore[attr-defined]
+    several += [param.values[0] for param in ROWS]  # type: ignore[attr-defined]  # of this subclass
     with loaded(table) as found:
         for frame in several:
             if len(frame) >= 14:

@@ -65,6 +65,7 @@ def tier(name: str, order: float, **spec: object) -> Document:
 def tracked(*ingress: Rule, name: str = "normal", role: str = "server", **spec: object) -> Document:
     """A normal policy, unless the spec says preDNAT or applyOnForward."""
     options = {"doNotTrack": False, "applyOnForward": False, **spec}
+    # For mypy: of several types
     return policy(*ingress, name=name, selector=f"role == '{role}'", **options)  # type: ignore[arg-type]
 
 

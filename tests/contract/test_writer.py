@@ -167,7 +167,7 @@ def test_ten_operators_with_the_same_act_lose_none(where: World, writer: Writer)
     wrote = {
         f"operator{number}@adm"
         for number, each in enumerate(done)
-        if each.outcome is not Outcome.UNCHANGED  # type: ignore[attr-defined]
+        if each.outcome is not Outcome.UNCHANGED  # type: ignore[attr-defined]  # of this subclass
     }
     assert {each.by for each in final.deeds} == wrote
     assert "operator9@adm" in wrote

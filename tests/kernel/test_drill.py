@@ -10,6 +10,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from ipaddress import ip_interface, ip_network
 from pathlib import Path
 
@@ -204,11 +205,11 @@ def _text(file: Path) -> str:
         return ""
 
 
-def wait_until(holds: object, deadline_s: float = 5.0) -> bool:
+def wait_until(holds: Callable[[], bool], deadline_s: float = 60.0) -> bool:
     """The kernel frees namespaces and BPF programs asynchronously: wait for it."""
     end = time.monotonic() + deadline_s
     while time.monotonic() < end:
-        if holds():  # type: ignore[operator]
+        if holds():
             return True
         time.sleep(0.02)
     return False

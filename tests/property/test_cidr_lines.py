@@ -68,7 +68,7 @@ def test_runs_are_found_whichever_way_lines_end(ending: str, monkeypatch: pytest
 
     def noted(text: bytes, *others: object) -> bytes:
         seen.append(text)
-        return shortened(text, *others)  # type: ignore[arg-type]
+        return shortened(text, *others)  # type: ignore[arg-type]  # checked when it runs
 
     shortened = nodes.shortened
     monkeypatch.setattr(nodes, "shortened", noted)

@@ -100,6 +100,7 @@ def sides(draw: st.DrawFn, *, has_ports: bool) -> EntityRule:
     nets, not_nets = draw(few((), odd=NETS)), draw(few((), odd=NETS[:2]))
     selector, not_selector = draw(few("", odd=["has(a)", "a == 'no'"])), draw(few("", odd=["has(a)"]))
     ports = (draw(few((), odd=PORTS)), draw(few((), odd=PORTS))) if has_ports else ((), ())
+    # For mypy: ports of either kind
     return EntityRule(nets, not_nets, selector, not_selector, ports=ports[0], not_ports=ports[1])  # type: ignore[arg-type]
 
 

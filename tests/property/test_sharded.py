@@ -67,7 +67,7 @@ def content_of(frames: list[bytes], rng: random.Random) -> bytes:
 
 
 def require_equal(content: bytes, situation: Situation, rng: random.Random) -> Counter[str]:
-    run._PART, before = rng.choice((1 << 26, 2000)), run._PART  # type: ignore[misc]
+    run._PART, before = rng.choice((1 << 26, 2000)), run._PART  # type: ignore[misc]  # Final elsewhere
     executor = Inline()
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "some.pcap"
@@ -88,7 +88,7 @@ def require_equal(content: bytes, situation: Situation, rng: random.Random) -> C
             executor, [path], situation, rng.choice((1, 3)), counts_flows=counts_flows, keeps_packets=False
         )
         assert (counted.totals, counted.flows) == (found.totals, found.flows)
-    run._PART = before  # type: ignore[misc]
+    run._PART = before  # type: ignore[misc]  # Final elsewhere
     seen = Counter(executor.calls)
     seen["damaged"] = bool(one.totals.facts.warnings)
     seen["parts"] = seen["decide"] > 1

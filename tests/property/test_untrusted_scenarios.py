@@ -206,5 +206,5 @@ def test_expressions(text: str) -> None:
         assert all(isinstance(frame, bytes) for frame in frames)
         assumed_in(text)
     except PacketError as error:
-        for finding in error.findings:  # type: ignore[attr-defined]
+        for finding in error.findings:  # type: ignore[attr-defined]  # of this subclass
             assert harmless(finding)

@@ -78,7 +78,7 @@ def serve(control: socket.socket) -> Request | None:
                 for each in (control, *(answers for _, answers in children.values())):
                     each.close()
                 _take(*descriptors[:4])
-                return pickle.loads(data)  # type: ignore[no-any-return]
+                return pickle.loads(data)  # type: ignore[no-any-return]  # pickled by us
             for descriptor in descriptors[:4]:
                 os.close(descriptor)
             pidfd, answers = os.pidfd_open(pid), socket.socket(fileno=descriptors[4])
@@ -111,6 +111,7 @@ def run(request: Request) -> None:
     os.chdir(request.directory)
     for name, number, mode, buffering in (("stdin", 0, "r", -1), ("stdout", 1, "w", -1), ("stderr", 2, "w", 1)):
         before = getattr(sys, name)  # knows whether another file was a terminal, and where its end was
+        # For ruff: kept open
         stream = open(number, mode, buffering, encoding=before.encoding, errors=before.errors, closefd=False)  # noqa: SIM115
         setattr(sys, name, stream)
         setattr(sys, f"__{name}__", stream)

@@ -98,7 +98,7 @@ def test_run(
     frame: bytes,
     repeat: int = 1,  # noqa: PT028 - not a test
     *,
-    ifindex: int = 0,  # noqa: PT028
+    ifindex: int = 0,  # noqa: PT028 - as above
 ) -> tuple[int, bytes, int]:
     """Run an XDP program on one frame: ``(return value, frame afterwards, ns per run)``.
 

@@ -110,4 +110,4 @@ def scenario_result(
 
 def holding(outcomes: Sequence[object]) -> list[bool | None]:
     """Whether each outcome holds, in order."""
-    return [outcome.holds for outcome in outcomes]  # type: ignore[attr-defined]
+    return [outcome.holds for outcome in outcomes]  # type: ignore[attr-defined]  # of this subclass

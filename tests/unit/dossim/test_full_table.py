@@ -124,4 +124,5 @@ def test_a_replay_longer_than_a_timeout_may_drop_nothing(result: PredictResult) 
     full = compared(result, 0, facts(0), replay_s=31.0).full
     assert full is not None
     assert full.dropped.low == 0
+    # For mypy: not None here
     assert full.dropped.high == compared(result, 0, facts(0)).full.dropped.high  # type: ignore[union-attr]

@@ -171,7 +171,7 @@ def test_reads_that_fail_are_counted_and_the_policy_stays(it: Fixture) -> None:
 
 
 def test_the_store_says_how_current_it_is_and_what_it_counts(it: Fixture) -> None:
-    it.store.counts = lambda: StoreCounts(errors={"unreachable": 2})  # type: ignore[attr-defined]
+    it.store.counts = lambda: StoreCounts(errors={"unreachable": 2})  # type: ignore[attr-defined]  # a double
     view = it.state.view()
     assert view.store is it.store.said
     assert view.counts.errors == {"unreadable": 0, "unreachable": 2}

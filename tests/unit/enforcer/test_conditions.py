@@ -90,7 +90,7 @@ def test_there_is_a_sample_of_every_kind() -> None:
 
 
 def entry(*conditions: object, name: str = "gnp/x ingress[0]") -> Entry:
-    return Entry(name, Action.DENY, conditions=conditions)  # type: ignore[arg-type]
+    return Entry(name, Action.DENY, conditions=conditions)  # type: ignore[arg-type]  # checked when it runs
 
 
 def table(*entries: Entry) -> RuleTable:
@@ -236,7 +236,7 @@ def test_a_device_refuses_it_by_name() -> None:
 
 def test_the_compiler_has_to_know_of_which_families_it_is() -> None:
     with pytest.raises(UnsupportedRuleError, match="cannot match on OneMore"):
-        families_of(None, [OneMore(1)])  # type: ignore[list-item]
+        families_of(None, [OneMore(1)])  # type: ignore[list-item]  # an unknown one
 
 
 @pytest.mark.parametrize("holder", [XDP, NETDEV])

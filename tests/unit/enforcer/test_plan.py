@@ -36,6 +36,7 @@ XDP_OFF = FelixConfiguration("default", xdp_enabled=False, generic_xdp_enabled=T
 
 def deny(number: int, **fields: object) -> Entry:
     source = SideMatch(nets=(ip_network("203.0.113.0/24"),))
+    # For mypy: of several types
     return entry_of(**{"name": f"gnp/x ingress[{number}]", "action": Action.DENY, "source": source} | fields)  # type: ignore[arg-type]
 
 
@@ -295,6 +296,7 @@ NO_NFTABLES = Probe(Answer.NO, "the kernel has no such part of nf_tables")
 def chained(rules: RuleTable, answer: Probe = UNKNOWN, **more: object) -> InterfacePlan:
     """The plan of an interface without XDP, with netdev ingress requested and this answer of its probe."""
     interface = InterfaceFacts("eth0", 2, modes=dict.fromkeys(Mode, NO), netdev_ingress=answer)
+    # For mypy: of several types
     return plan_of(rules, HostFacts("jasper", interfaces=(interface,)), **{"netdev": True, **more})  # type: ignore[arg-type]
 
 
@@ -371,7 +373,7 @@ def test_what_normal_policy_closes_is_listed() -> None:
     plan = Plan("jasper", (), tracked=(tracked,))
     console = Console(file=io.StringIO(), width=200)
     print_plan(plan, console)
-    assert console.file.getvalue().splitlines() == [  # type: ignore[attr-defined]
+    assert console.file.getvalue().splitlines() == [  # type: ignore[attr-defined]  # of this subclass
         "eth0: HostEndpoint hep, normal policy enforced (iptables)",
         "  enforced at filter-input (filter INPUT): 1 tier, 2 entries; closes everything but what an entry allows and "
         "failsafes tcp/22, udp/68 of 10.0.0.0/8",
@@ -391,6 +393,6 @@ def test_an_endpoint_that_only_tracked_policy_selects_is_named() -> None:
     assert (item["interface"], item["endpoint"], item["tracked"][0]["policy"]) == ("eth0", "hep", "gnp/web")
     console = Console(file=io.StringIO(), width=200)
     print_plan(plan, console)
-    said = console.file.getvalue()  # type: ignore[attr-defined]
+    said = console.file.getvalue()  # type: ignore[attr-defined]  # of this subclass
     assert "no interface has untracked policy" in said
     assert "gnp/web is tracked policy: Calico enforces it at filter INPUT; not enforced (--tracked model)" in said

@@ -61,7 +61,7 @@ def facts(backends: dict[Backend, Probe], rules: HostRules = NO_RULES) -> HostFa
 def test_which_backend(
     fields: dict[str, str], choice: RawChoice, backends: dict[Backend, Probe], expected: Backend, why: str
 ) -> None:
-    felix = FelixConfiguration("default", **fields)  # type: ignore[arg-type]
+    felix = FelixConfiguration("default", **fields)  # type: ignore[arg-type]  # of several types
     assert raw_backend(facts(backends), felix, choice) == (expected, why)
 
 
@@ -106,7 +106,7 @@ REFUSED = [
 
 @pytest.mark.parametrize(("fields", "choice", "message"), REFUSED)
 def test_what_the_host_has_not_is_refused(fields: dict[str, str], choice: RawChoice, message: str) -> None:
-    felix = FelixConfiguration("default", **fields)  # type: ignore[arg-type]
+    felix = FelixConfiguration("default", **fields)  # type: ignore[arg-type]  # of several types
     with pytest.raises(UnsupportedKernelError, match=message):
         raw_backend(facts({IPTABLES: NO, NFTABLES: NO}), felix, choice)
 

@@ -116,6 +116,7 @@ def test_a_fragment_shares_the_end_of_its_datagram() -> None:
         journey(HOOKS, End.KFREE, "skb_release_data", "NETFILTER_DROP", came_ns=4),
         datagrams={0: "a", 1: "a"},
     )
+    # For mypy: not None here
     assert [observations.disposition(i).column for i in (0, 1)] == ["raw", "raw"]  # type: ignore[union-attr]
 
 
@@ -125,7 +126,7 @@ def test_a_fragment_that_left_no_trace_of_its_own_still_has_its_datagram() -> No
         journey(IN, End.KFREE, "tcp_v4_rcv", "NO_SOCKET", came_ns=2, left_ns=2),
         datagrams={0: "a", 1: "a"},
     )
-    assert observations.disposition(0).fate is Fate.DELIVERED  # type: ignore[union-attr]
+    assert observations.disposition(0).fate is Fate.DELIVERED  # type: ignore[union-attr]  # not None here
 
 
 def test_a_fragment_of_a_later_datagram_with_the_same_id_is_not_mixed_up() -> None:
@@ -135,7 +136,7 @@ def test_a_fragment_of_a_later_datagram_with_the_same_id_is_not_mixed_up() -> No
         journey(HOOKS, End.NONE, came_ns=4),
         datagrams={0: "a", 1: "a", 2: "a"},
     )
-    assert observations.disposition(1).stage is Stage.DEFRAG  # type: ignore[union-attr]
+    assert observations.disposition(1).stage is Stage.DEFRAG  # type: ignore[union-attr]  # not None here
     assert observations.disposition(2) is None, "no datagram left defragmentation after it came"
 
 
@@ -145,7 +146,7 @@ def test_a_fragment_that_the_ipv6_hook_refuses_is_no_part_of_the_datagram() -> N
         journey(IN, End.KFREE, "tcp_v4_rcv", "NO_SOCKET", came_ns=2, left_ns=2),
         datagrams={0: "a", 1: "a"},
     )
-    assert observations.disposition(0).stage is Stage.DEFRAG  # type: ignore[union-attr]
+    assert observations.disposition(0).stage is Stage.DEFRAG  # type: ignore[union-attr]  # not None here
 
 
 def test_a_frame_that_was_not_sent_is_unobserved_and_says_why() -> None:
@@ -244,6 +245,7 @@ def test_a_full_table_is_proved_by_conntracks_counter(drops: int | None, says: s
     """A packet that is not confirmed has passed that place, and counts elsewhere."""
     unconfirmed = journey(IN, End.KFREE, "nf_hook_slow", "NETFILTER_DROP", ctinfo=ENTRY | abi.CTINFO_NEW)
     found = judged(journey(*FULL), journey(*FULL), unconfirmed, conntrack_drops=drops)
+    # For mypy: not None here
     assert [found.disposition(number).column for number in range(3)] == ["conntrack"] * 3  # type: ignore[union-attr]
     assert str(found.evidence(0)).endswith(says)
     assert "counted" not in str(found.evidence(2))

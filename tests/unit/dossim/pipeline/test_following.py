@@ -110,7 +110,7 @@ def test_an_answered_request_makes_the_flow_established() -> None:
     ],
 )
 def test_an_answer_that_raw_keeps_from_conntrack_is_none(policy: object, second: str) -> None:
-    given_ = given(*OPEN.policies, policy)  # type: ignore[arg-type]
+    given_ = given(*OPEN.policies, policy)  # type: ignore[arg-type]  # checked when it runs
     assert states(traces(given_, echo(), echo())) == ["NEW", second]
 
 

@@ -162,6 +162,7 @@ def soft(action: Action, *profiles: str) -> Resources:
 
 
 def felix(**fields: object) -> dict[str, object]:
+    # For mypy: of several types
     return {"felix_configurations": (FelixConfiguration("default", **fields),)}  # type: ignore[arg-type]
 
 

@@ -23,7 +23,7 @@ def predicted(frames: list[bytes], host: Host) -> Prediction:
     ("host", "rows"), [pytest.param(HOST, ROWS, id="host"), pytest.param(ROUTER, FORWARDED, id="router")]
 )
 def test_every_row(host: Host, rows: dict[str, list[tuple[object, str]]]) -> None:
-    table = numbered(rows)  # type: ignore[arg-type]
+    table = numbered(rows)  # type: ignore[arg-type]  # checked when it runs
     prediction = predicted([frame for _, frame, _ in table], host)
     wrong = [
         f"{sentence}: {prediction.disposition(number)}, expected {expected}"

@@ -64,7 +64,7 @@ def denied(packets: list[Packet], *entries: Entry, **table: tuple[Failsafe, ...]
 
 
 def entry(name: str, action: Action = Action.DENY, **fields: object) -> Entry:
-    return entry_of(name, action, **fields)  # type: ignore[arg-type]
+    return entry_of(name, action, **fields)  # type: ignore[arg-type]  # of several types
 
 
 BAD_SET = SideMatch(ip_set="s:bad")

@@ -47,7 +47,7 @@ def dossim(*words: object) -> Result:
 
 def refusal(path: Path, **options: object) -> str:
     with pytest.raises(InvalidScenario) as caught:
-        load_scenario(path, **options)  # type: ignore[arg-type]
+        load_scenario(path, **options)  # type: ignore[arg-type]  # of several types
     assert "hunter2" not in str(caught.value)
     assert "machine" not in str(caught.value)
     return str(caught.value)

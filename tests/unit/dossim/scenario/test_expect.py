@@ -51,7 +51,7 @@ def ends(
 
 
 def outcome(expectation: Expectation, **given: object) -> Outcome:
-    return _evaluate(expectation, TRAFFIC, ends(**given))  # type: ignore[arg-type]
+    return _evaluate(expectation, TRAFFIC, ends(**given))  # type: ignore[arg-type]  # of several types
 
 
 DROPPED = Fate.DROPPED

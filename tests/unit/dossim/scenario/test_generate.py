@@ -24,7 +24,7 @@ EXPRESSION = 'IP(src="203.0.113.9")/TCP(dport=80, flags="FPU")'
 
 
 def frames(generator: Generator, **parameters: object) -> list[bytes]:
-    given = Parameters(**{"count": 20, "sources": FOUR, **parameters})  # type: ignore[arg-type]
+    given = Parameters(**{"count": 20, "sources": FOUR, **parameters})  # type: ignore[arg-type]  # of several types
     return generate(GeneratedTraffic("a", generator, given), HOST)
 
 
@@ -78,7 +78,7 @@ def test_sources_and_destination_are_of_one_family(sources: tuple[object, ...]) 
         net = sources[number % len(sources)]
         layer = packet[IP] if IP in packet else packet[IPv6]
         assert ip_address(layer.src) in net
-        assert layer.dst == str(HOST[net.version])  # type: ignore[attr-defined]
+        assert layer.dst == str(HOST[net.version])  # type: ignore[attr-defined]  # of this subclass
 
 
 def test_a_destination_may_be_another() -> None:

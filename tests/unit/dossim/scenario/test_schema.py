@@ -83,8 +83,11 @@ BEYOND = [
     ({"name": "x" * 301}, "301 characters; at most 300"),
     ({"policy": ["a"] * 1001}, "1,001 items; at most 1,000"),
     ({"traffic": [{}] * 257}, "257 items; at most 256"),
+    # For mypy: a dict of JSON
     ({"traffic": [SMALL["traffic"][0] | {"label": "a\n"}]}, "expected a label"),  # type: ignore[index]
+    # For mypy: a dict of JSON
     ({"traffic": [SMALL["traffic"][0] | {"seed": 2**62}]}, "expected a number"),  # type: ignore[index]
+    # For mypy: a dict of JSON
     ({"traffic": [SMALL["traffic"][0] | {"sources": ["a"] * 10_001}]}, "expected an IP address"),  # type: ignore[index]
     ({"expect": [{"entry": "x", "packets": 10**18}]}, "a number, or at-least"),
     ({"modes": [{}] * 100_000}, "100,000 items; at most 4"),
@@ -119,6 +122,7 @@ def test_a_few_findings_stand_for_many() -> None:
 
 
 def test_whole_numbers_may_be_written_with_a_point() -> None:
+    # For mypy: a dict of JSON
     assert found_in({**SMALL, "traffic": [SMALL["traffic"][0] | {"count": 5.0}]}) == []  # type: ignore[index]
 
 
@@ -137,7 +141,7 @@ def test_no_pattern_has_two_ways_to_the_same_text(pattern: str) -> None:
 
     def repeats(parsed: object) -> list[bool]:
         found = []
-        for name, argument in parsed:  # type: ignore[attr-defined]
+        for name, argument in parsed:  # type: ignore[attr-defined]  # of this subclass
             if str(name) == "MAX_REPEAT":
                 found.append(bool(repeats(argument[2])))
             elif str(name) == "SUBPATTERN":

@@ -52,6 +52,7 @@ spec:
 """
 
 
+# For mypy: of JSON
 def made(*rules: Rule, labels: dict[str, str] | None = None, protected: tuple[str, ...] = ()) -> list[dict]:  # type: ignore[type-arg]
     telling = tuple(rule.signature for rule in rules if rule.signature)
     found = Suggested(rules, telling, Ranges([]))

@@ -27,7 +27,7 @@ def table(*entries: Entry, failsafes: tuple[Failsafe, ...] = ()) -> RuleTable:
 
 
 def deny(**fields: object) -> Entry:
-    return entry_of("", Action.DENY, **fields)  # type: ignore[arg-type]
+    return entry_of("", Action.DENY, **fields)  # type: ignore[arg-type]  # of several types
 
 
 ALLOW = entry_of("", Action.ALLOW)

@@ -65,7 +65,7 @@ def packet(
 
 
 def packet6(protocol: int | None = TCP, **fields: object) -> Packet:
-    return packet("2001:db8::9", "2001:db8::1", protocol, **fields)  # type: ignore[arg-type]
+    return packet("2001:db8::9", "2001:db8::1", protocol, **fields)  # type: ignore[arg-type]  # of several types
 
 
 def ping(kind: int, code: int = 0) -> Packet:
@@ -81,7 +81,7 @@ def ports(*ranges: tuple[int, int]) -> tuple[PortRange, ...]:
 
 
 def deny(name: str = "", action: Action = Action.DENY, **fields: object) -> Entry:
-    return entry_of(name, action, **fields)  # type: ignore[arg-type]
+    return entry_of(name, action, **fields)  # type: ignore[arg-type]  # of several types
 
 
 UNKNOWN = packet6(None, ports=None)

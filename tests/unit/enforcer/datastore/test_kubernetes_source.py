@@ -323,6 +323,7 @@ def test_silence_is_noticed(double: Double) -> None:
     with followed(double, replace(QUICK, first_silence=0.5, silence=0.3)) as seen:
         seen.until_held("bots")
         asked: list[str] = []
+        # For mypy: append() returns None
         double.api.refuse = lambda plural: asked.append(plural)  # type: ignore[func-returns-value]
         until_s = time.monotonic() + DEADLINE_S
         while not asked:

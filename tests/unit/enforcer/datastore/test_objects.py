@@ -135,5 +135,5 @@ def test_the_state_of_another_cluster_is_another_state(tmp_path: Path) -> None:
     store, _ = after(listed(bots()), state=tmp_path)
     store.keep()
     other = Script(Lost("refused"))
-    other.identity = lambda: ("https://b:2379",)  # type: ignore[method-assign]
+    other.identity = lambda: ("https://b:2379",)  # type: ignore[method-assign]  # a double
     assert ObjectStore(other, state=tmp_path).last_good() == NOTHING

@@ -84,7 +84,7 @@ def test_a_history_that_cannot_be_read_counts_as_absent() -> None:
 def read_again_of(item: object) -> Act:
     from enforcer.emergency.act import act_of
 
-    return act_of(item)  # type: ignore[arg-type]
+    return act_of(item)  # type: ignore[arg-type]  # checked when it runs
 
 
 def test_only_a_shortening_ends_earlier() -> None:

@@ -35,7 +35,7 @@ ALLOW = "{action: Allow, source: {selector: \"allow == 'partners'\"}}"
 
 
 def plan(base: Resources, *cidrs: str, hours: float | None = 4, facts: Facts | None = None, **more: object) -> DenyPlan:
-    wanted = Wanted(nets(*cidrs), deed(hours=hours), **more)  # type: ignore[arg-type]
+    wanted = Wanted(nets(*cidrs), deed(hours=hours), **more)  # type: ignore[arg-type]  # of several types
     return deny_plan(base, wanted, facts or Facts())
 
 

@@ -55,6 +55,7 @@ def deed(*, at_s: int = NOW, by: str = "alice@adm", reason: str = "flood", hours
 
 
 def act(*cidrs: str, beside: str = "bots", **of_deed: object) -> Act:
+    # For mypy: of several types
     made = acts_of(nets(*cidrs), beside=beside, labels={"deny": "all"}, deed=deed(**of_deed))  # type: ignore[arg-type]
     (only,) = made
     return only

@@ -23,7 +23,7 @@ LIST = b"198.51.100.0/24\n"
 
 
 def feed(source: str, **more: object) -> Feed:
-    return replace(Feed("x", source, Shape(), {"list": "deny"}), **more)  # type: ignore[arg-type]
+    return replace(Feed("x", source, Shape(), {"list": "deny"}), **more)  # type: ignore[arg-type]  # of several types
 
 
 @pytest.fixture

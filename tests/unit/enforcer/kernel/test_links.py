@@ -39,7 +39,7 @@ class Kernel:
 
 
 @pytest.fixture
-def answering(monkeypatch: pytest.MonkeyPatch):  # type: ignore[no-untyped-def]
+def answering(monkeypatch: pytest.MonkeyPatch):  # type: ignore[no-untyped-def]  # a fixture that is a function
     def of(*answers: list[tuple[int, int, bytes]]) -> LinkConn:
         monkeypatch.setattr(netlink_conn.socket, "socket", lambda *_: Kernel(*answers))
         return LinkConn()
@@ -55,7 +55,7 @@ def route(*attributes: bytes) -> tuple[int, int, bytes]:
     return 24, 0, bytes(12) + b"".join(attributes)
 
 
-def test_all_that_a_link_says(answering) -> None:  # type: ignore[no-untyped-def]
+def test_all_that_a_link_says(answering) -> None:  # type: ignore[no-untyped-def]  # a fixture that is a function
     said = (
         text(3, "eth0"), u32(4, 1500), attribute(1, b"\x02\0\0\0\0\1"), u32(5, 7), u32(10, 4),
         nested(18, text(1, "macvlan"), text(4, "bridge")), attribute(37, struct.pack("=i", 3)),
@@ -70,6 +70,7 @@ def test_all_that_a_link_says(answering) -> None:  # type: ignore[no-untyped-def
     assert found.lower == 0
 
 
+# For mypy: a fixture that is a function
 def test_next_hops_of_one_of_several_and_of_the_other_family(answering) -> None:  # type: ignore[no-untyped-def]
     def hop(index: int, body: bytes) -> bytes:
         return struct.pack("=HBBi", 8 + len(body), 0, 0, index) + body
@@ -81,6 +82,7 @@ def test_next_hops_of_one_of_several_and_of_the_other_family(answering) -> None:
     assert found == [(2, ip_address("10.0.0.1")), (3, ip_address("10.0.0.2")), (4, ip_address("fd00::9"))]
 
 
+# For mypy: a fixture that is a function
 def test_a_dump_that_changed_meanwhile_is_requested_again(answering) -> None:  # type: ignore[no-untyped-def]
     stale = [link(text(3, "old0")), (NLMSG_DONE, NLM_F_DUMP_INTR, DONE)]
     fresh = [link(text(3, "new0")), (NLMSG_DONE, 0, DONE)]
@@ -90,13 +92,14 @@ def test_a_dump_that_changed_meanwhile_is_requested_again(answering) -> None:  #
     assert caught.value.errno == errno.EINTR
 
 
-def test_what_is_refused_is_an_error(answering) -> None:  # type: ignore[no-untyped-def]
+def test_what_is_refused_is_an_error(answering) -> None:  # type: ignore[no-untyped-def]  # a fixture that is a function
     with pytest.raises(KernelError) as caught:
         answering([(NLMSG_ERROR, 0, struct.pack("=i", -errno.EPERM) + bytes(16))]).links()
     assert caught.value.errno == errno.EPERM
 
 
 @pytest.mark.parametrize(("number", "expected"), [(5, 5), (-1, None)])
+# For mypy: a fixture that is a function
 def test_the_id_of_a_namespace(answering, number: int, expected: int | None) -> None:  # type: ignore[no-untyped-def]
     answer = (88, 0, bytes(4) + attribute(1, struct.pack("=i", number)))
     assert answering([answer, (NLMSG_ERROR, 0, DONE + bytes(16))]).namespace_id(9) == expected

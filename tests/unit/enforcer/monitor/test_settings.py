@@ -37,7 +37,7 @@ def test_no_address(text: str) -> None:
 
 
 def felix(**fields: object) -> FelixConfiguration:
-    return FelixConfiguration("default", **fields)  # type: ignore[arg-type]
+    return FelixConfiguration("default", **fields)  # type: ignore[arg-type]  # of several types
 
 
 @pytest.mark.parametrize(

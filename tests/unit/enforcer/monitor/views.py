@@ -35,4 +35,4 @@ GOOD = View(
 
 
 def view(**fields: object) -> View:
-    return replace(GOOD, **fields)  # type: ignore[arg-type]
+    return replace(GOOD, **fields)  # type: ignore[arg-type]  # of several types

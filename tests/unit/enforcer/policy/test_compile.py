@@ -210,7 +210,7 @@ RESOLVED: list[tuple[str, EntityRule, str | None, str | None, list[str]]] = [
 def test_selectors_become_sets(
     entity: EntityRule, positive: str | None, negative: str | None, nets: list[str], side: str
 ) -> None:
-    found = table(*SETS, gnp("a", Rule(Action.DENY, **{side: entity})))  # type: ignore[arg-type]
+    found = table(*SETS, gnp("a", Rule(Action.DENY, **{side: entity})))  # type: ignore[arg-type]  # of several types
     match = getattr(said_by(found.ingress[0]), side)
     sets = {None: None} | {uid: ip_set.selector for uid, ip_set in found.sets.items()}
     assert (sets[match.ip_set], sets[match.not_ip_set]) == (positive, negative)

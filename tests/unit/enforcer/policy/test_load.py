@@ -148,6 +148,7 @@ def test_plain_data_has_no_lines() -> None:
 
 def test_a_node_within_a_larger_document_keeps_its_lines() -> None:
     (root,) = from_text("a:\n- {apiVersion: projectcalico.org/v3, kind: Tier, metadata: {name: t}}")
+    # For mypy: not None here
     assert load_node(root.fields["a"], "s.yaml").tiers[0].position == Position("s.yaml", 2, 3)  # type: ignore[union-attr]
 
 
@@ -288,6 +289,7 @@ def test_every_kind_stands_in_both_forms_of_list(kind: str, version: str) -> Non
     item = {"metadata": {"name": "x"}, "spec": spec}
     typed = {"apiVersion": version, "kind": f"{kind}List", "metadata": {}, "items": [item]}
     plain = {"apiVersion": "v1", "kind": "List", "items": [{"apiVersion": version, "kind": kind, **item}]}
+    # For mypy: a dict of JSON
     assert load_documents([typed]) == load_documents([plain]) == load_documents([plain["items"][0]])  # type: ignore[index]
 
 

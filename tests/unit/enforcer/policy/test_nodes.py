@@ -59,4 +59,5 @@ def test_data_and_text_give_the_same_values() -> None:
     inner, other = from_data(data), root
     assert isinstance(inner, Fieldset)
     assert isinstance(other, Fieldset)
+    # For mypy: not None here
     assert [str(item) for item in inner.fields["a"].items] == [str(item) for item in other.fields["a"].items]  # type: ignore[union-attr]

@@ -39,7 +39,7 @@ class XtablesWorld(World):
     settings: IptablesSettings = field(default_factory=IptablesSettings)
 
     @property
-    def calls(self) -> Calls:  # type: ignore[override]
+    def calls(self) -> Calls:  # type: ignore[override]  # a property of the fake
         return self.fake.calls
 
     def apply(self, plan: Plan) -> list[str]:

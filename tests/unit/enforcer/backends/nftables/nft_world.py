@@ -39,7 +39,7 @@ class NftWorld(World):
     settings: NftablesSettings = field(default_factory=NftablesSettings)
 
     @property
-    def calls(self) -> Calls:  # type: ignore[override]
+    def calls(self) -> Calls:  # type: ignore[override]  # a property of the fake
         return self.fake.calls
 
     def tables(self, plan: Plan) -> tuple[Table, ...]:

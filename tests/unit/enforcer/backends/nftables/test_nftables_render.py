@@ -36,6 +36,7 @@ DNS = PortSet("n:dns", "dns", 17, ((ip_address("10.0.0.1"), 53),))
 
 
 def entry(index: int, action: Action, *, direction: Direction = Direction.INGRESS, **match: object) -> Entry:
+    # For mypy: of several types
     return entry_of(f"gnp/edge {direction}[{index}]", action, policy="edge", direction=direction, index=index, **match)  # type: ignore[arg-type]
 
 
@@ -45,6 +46,7 @@ def ports(*numbers: int) -> tuple[PortRange, ...]:
 
 def table(*ingress: Entry, interface: str = "eth0", **more: object) -> RuleTable:
     sets, port_sets = {DENY_LIST.id: DENY_LIST}, {item.id: item for item in (WEB, DNS)}
+    # For mypy: of several types
     return RuleTable(interface, "hep", ingress, sets=sets, port_sets=port_sets, **more)  # type: ignore[arg-type]
 
 
@@ -193,7 +195,7 @@ UNSUPPORTED = [
 @pytest.mark.parametrize(("item", "settings", "message"), UNSUPPORTED)
 def test_what_cannot_be_expressed_is_refused(item: Entry, settings: dict[str, int], message: str) -> None:
     with pytest.raises(UnsupportedRuleError, match=message):
-        rendered(item, settings=NftablesSettings(**settings))  # type: ignore[arg-type]
+        rendered(item, settings=NftablesSettings(**settings))  # type: ignore[arg-type]  # of several types
 
 
 def test_two_tables_that_disagree_about_a_selector_are_a_bug() -> None:

@@ -29,6 +29,7 @@ PROGRAM_LOG = "libbpf: -- BEGIN PROG LOAD LOG --\n[nfp] unsupported function id:
 
 
 def in_hardware(*entries: object) -> Plan:
+    # For mypy: checked when it runs
     return early(plan_of(Backend.IPTABLES, table(*entries, sets=SETS)), Mode.OFFLOAD)  # type: ignore[arg-type]
 
 

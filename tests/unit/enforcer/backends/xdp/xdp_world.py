@@ -99,7 +99,7 @@ class XdpWorld(World):
         self.fake = FakeBpf(directory)
 
     @property
-    def calls(self) -> Calls:  # type: ignore[override]
+    def calls(self) -> Calls:  # type: ignore[override]  # a property of the fake
         return self.fake.calls
 
     @property
@@ -188,7 +188,7 @@ def _dropped(interface: str, constants: Constants, maps: Maps) -> Met:
         for pinned, name in MAPS.items()
         if name in data and pinned != "counters"
     }
-    named = dict(content["named"])  # type: ignore[arg-type]
+    named = dict(content["named"])  # type: ignore[arg-type]  # checked when it runs
     _, key, value, *_ = XDP_DECLARED["named"]
     hashes = {"named": (Elements(key, b"".join(named)), Elements(value, b"".join(named.values())))}
     twin = Twin(Contents(dict(constants), arrays, hashes, 0))
