@@ -156,7 +156,7 @@ EACH = settings(suppress_health_check=list(HealthCheck), phases=(Phase.explicit,
 
 @pytest.mark.slow
 def test_tcp_from_both_sides(mute_host: ConntrackHost) -> None:
-    @settings(EACH, max_examples=examples(50, nightly=5_000))
+    @settings(EACH, max_examples=examples(35, nightly=5_000))
     @given(tcp_conversations())
     def agree(planned: list[Planned]) -> None:
         assert not (wrong := disagreements(mute_host, planned, Settings(), answers=False)), "\n".join(wrong)
@@ -176,7 +176,7 @@ def test_sctp_from_both_sides(mute_host: ConntrackHost) -> None:
 
 @pytest.mark.slow
 def test_all_protocols_from_both_sides(mute_host: ConntrackHost) -> None:
-    @settings(EACH, max_examples=examples(50, nightly=5_000))
+    @settings(EACH, max_examples=examples(35, nightly=5_000))
     @given(conversations())
     def agree(planned: list[Planned]) -> None:
         assert not (wrong := disagreements(mute_host, planned, Settings(), answers=False)), "\n".join(wrong)
@@ -186,7 +186,7 @@ def test_all_protocols_from_both_sides(mute_host: ConntrackHost) -> None:
 
 @pytest.mark.slow
 def test_the_host_answers(host: ConntrackHost) -> None:
-    @settings(EACH, max_examples=examples(50, nightly=5_000))
+    @settings(EACH, max_examples=examples(35, nightly=5_000))
     @given(conversations(peer_only=True, ports=(81, 80)))
     def agree(planned: list[Planned]) -> None:
         assert not (wrong := disagreements(host, planned, Settings(), answers=True)), "\n".join(wrong)
