@@ -63,7 +63,7 @@ class BpfKernel:
     calls: Calls = field(default_factory=Calls)
     killed: bool = False
     objects: dict[int, Object] = field(default_factory=dict)
-    _inodes: dict[int, Object] = field(default_factory=dict)
+    _inodes: dict[tuple[int, int], Object] = field(default_factory=dict)  # by device and inode of its file
     _pinned: dict[int, Object] = field(default_factory=dict)
     _numbers: Iterator[int] = field(default_factory=lambda: count(1))
 
@@ -100,7 +100,7 @@ class BpfKernel:
         if held:
             for name in os.listdir("/proc/self/fd"):
                 with suppress(OSError):  # the descriptor of the listing itself
-                    if item := self._inodes.get(os.fstat(int(name)).st_ino):
+                    if item := self._inodes.get(_identity(os.fstat(int(name)))):
                         found.add(item)
         found |= {item.program for item in found if isinstance(item, FakeLink)}
         return found.union(*(item.maps.values() for item in found if isinstance(item, FakeProgram)))
@@ -109,7 +109,7 @@ class BpfKernel:
         """Close the files of objects that were freed."""
         for item in set(self.objects.values()) - self.alive():
             path = self._file(item.id)
-            del self._inodes[path.stat().st_ino], self.objects[item.id]
+            del self._inodes[_identity(path.stat())], self.objects[item.id]
             path.unlink()
 
     def links(self, alive: set[Object] | None = None) -> list[FakeLink]:
@@ -178,7 +178,7 @@ class BpfKernel:
         """A descriptor of a new object."""
         self._file(item.id).touch()
         self.objects[item.id] = item
-        self._inodes[self._file(item.id).stat().st_ino] = item
+        self._inodes[_identity(self._file(item.id).stat())] = item
         return self.open(item)
 
     def add_map(self, kind: int, key_size: int, value_size: int, max_entries: int, flags: int = 0) -> int:
@@ -195,7 +195,7 @@ class BpfKernel:
     def object(self, fd: int) -> Object:
         """The object of a descriptor."""
         try:
-            return self._inodes[os.fstat(fd).st_ino]
+            return self._inodes[_identity(os.fstat(fd))]
         except (OSError, KeyError):
             raise Refused(errno.EBADF) from None
 
@@ -250,3 +250,8 @@ class BpfKernel:
         if not link.ifindex:
             raise Refused(errno.ENOLINK)
         link.program = program
+
+
+def _identity(found: os.stat_result) -> tuple[int, int]:
+    """The inode alone may be that of a pipe, or of a file elsewhere."""
+    return found.st_dev, found.st_ino
