@@ -49,8 +49,14 @@ static uint32_t end_other(struct run *run, struct bytes frame, struct flow *flow
 uint32_t end_one(struct run *run, const struct batch *batch, uint32_t at, struct flow *flow,
 		 enum odd *odd)
 {
+	const struct ordinary *it = &batch->ordinary[at];
+	uint32_t code;
+
 	*odd = NOT_ODD;
-	if (batch->ordinary[at].version)
-		return end_ordinary(run, &batch->ordinary[at], flow);
-	return end_other(run, batch->frames[at], flow, odd);
+	if (!it->version)
+		return end_other(run, batch->frames[at], flow, odd);
+	code = end_ordinary(run, it);
+	if (run->world->records_flows && run->last)
+		flow_of(run, it, flow);
+	return code;
 }

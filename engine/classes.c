@@ -161,6 +161,22 @@ static void add_member(struct sets *sets, const struct port_member *member)
 				      (rules)->port_sets[(rules)->names[name]].count;  \
 		     member++)
 
+/* Of the world, and those of policy after conntrack. */
+struct all_rules {
+	const struct rules *list[1 + MOST_AFTER * sizeof(struct after) / sizeof(struct chain *)];
+	uint32_t count;
+};
+
+static void list_after(struct all_rules *all, const struct after *after)
+{
+	const struct chain *chains[] = {after->pre_dnat, after->input, after->forward_in,
+					after->forward_out, after->forward_inside};
+
+	for (size_t i = 0; i < sizeof chains / sizeof *chains; i++)
+		if (chains[i])
+			all->list[all->count++] = &chains[i]->rules;
+}
+
 static void add_rules(struct sets *sets, const struct rules *rules)
 {
 	EACH_CONDITION(on, rules, entry)
@@ -181,7 +197,6 @@ static void add_rules(struct sets *sets, const struct rules *rules)
 
 static void add_world(struct sets *sets, const struct world *world)
 {
-	add_rules(sets, &world->raw);
 	add(sets, &world->own);
 	add(sets, &world->broadcasts);
 	add(sets, &world->anycasts);
@@ -369,13 +384,16 @@ static bool merge_all(struct classes *classes, struct merge *merge, const struct
 	return version == 4 ? divide4(&classes->four) : divide6(&classes->six);
 }
 
-static bool divide_addresses(struct classes *classes, const struct world *world)
+static bool divide_addresses(struct classes *classes, const struct world *world,
+			     const struct all_rules *all)
 {
 	struct sets *sets = calloc(1, sizeof *sets);
 	struct merge *merge = calloc(1, sizeof *merge);
 	bool good = sets && merge;
 
 	if (good) {
+		for (uint32_t i = 0; i < all->count; i++)
+			add_rules(sets, all->list[i]);
 		add_world(sets, world);
 		merge->words = (sets->count + 1 + 63) / 64;
 		good = !sets->full && merge_all(classes, merge, sets, 4) &&
@@ -400,11 +418,8 @@ static void mark(uint8_t *begins, uint32_t first, uint32_t last)
 		begins[last + 1] = 1;
 }
 
-static bool divide_ports(struct classes *classes, const struct rules *rules)
+static void mark_all(uint8_t *begins, const struct rules *rules)
 {
-	uint8_t begins[65536] = {0};
-	uint32_t class = 0;
-
 	EACH_CONDITION(on, rules, entry)
 	{
 		if (on->kind != ON_PORTS)
@@ -418,6 +433,15 @@ static bool divide_ports(struct classes *classes, const struct rules *rules)
 		mark(begins, rules->own[i].port & 0xffff, rules->own[i].port & 0xffff);
 	for (uint32_t i = 0; i < rules->other_count; i++)
 		mark(begins, rules->other[i].port & 0xffff, rules->other[i].port & 0xffff);
+}
+
+static bool divide_ports(struct classes *classes, const struct all_rules *all)
+{
+	uint8_t begins[65536] = {0};
+	uint32_t class = 0;
+
+	for (uint32_t i = 0; i < all->count; i++)
+		mark_all(begins, all->list[i]);
 	for (uint32_t port = 0; port < 65536; port++) {
 		class += begins[port];
 		if (class > MOST_PORT_CLASSES)
@@ -427,14 +451,31 @@ static bool divide_ports(struct classes *classes, const struct rules *rules)
 	return true;
 }
 
-struct classes *engine_classes(const struct world *world)
+struct classes *engine_classes(const struct world *world, const struct after *const *after,
+			       uint32_t count)
 {
 	struct classes *classes = calloc(1, sizeof *classes);
+	struct all_rules all = {{&world->raw}, 1};
 
-	if (classes && divide_addresses(classes, world) && divide_ports(classes, &world->raw))
+	for (uint32_t i = 0; i < count; i++)
+		list_after(&all, after[i]);
+	if (classes && divide_addresses(classes, world, &all) && divide_ports(classes, &all)) {
+		while (classes->after_count < count) {
+			classes->after[classes->after_count] = after[classes->after_count];
+			classes->after_count++;
+		}
 		return classes;
+	}
 	engine_classes_free(classes);
-	return NULL;
+	return count ? engine_classes(world, NULL, 0) : NULL;
+}
+
+bool tells_apart(const struct classes *classes, const struct after *after)
+{
+	for (uint32_t i = 0; i < classes->after_count; i++)
+		if (classes->after[i] == after)
+			return true;
+	return false;
 }
 
 void engine_classes_free(struct classes *classes)

@@ -11,7 +11,10 @@
 #include "octets.h"
 #include "predict.h"
 
-enum { MOST_SEARCHED = 4 }; /* segments of a block that are looked at one by one */
+enum {
+	MOST_SEARCHED = 4, /* segments of a block that are looked at one by one */
+	MOST_AFTER = 2
+};
 
 static const uint32_t IS_NODE = 1u << 31;
 
@@ -30,6 +33,9 @@ struct classes {
 	struct trie4 four;
 	struct trie6 six;
 	uint16_t ports[65536];
+	/* Policies after conntrack whose sets and ranges are among them. */
+	const struct after *after[MOST_AFTER];
+	uint32_t after_count;
 };
 
 static inline unsigned __int128 key6(uint64_t high, uint64_t low)
@@ -37,8 +43,14 @@ static inline unsigned __int128 key6(uint64_t high, uint64_t low)
 	return (unsigned __int128)high << 64 | low;
 }
 
-/* The classes for a world, of which classes is not read; NULL: no memory, or there are too many. */
-ENGINE_API struct classes *engine_classes(const struct world *world);
+/*
+ * The classes for a world, of which classes is not read, and policies after conntrack, at most MOST_AFTER; of the world
+ * alone, if there are too many. NULL: no memory, or too many nevertheless.
+ */
+ENGINE_API struct classes *engine_classes(const struct world *world,
+					  const struct after *const *after, uint32_t count);
 ENGINE_API void engine_classes_free(struct classes *classes);
+/* Whether packets whose keys are alike are so for this policy after conntrack as well. */
+bool tells_apart(const struct classes *classes, const struct after *after);
 
 #endif

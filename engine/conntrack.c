@@ -106,6 +106,12 @@ bool is_fresh(const struct conntrack *conntrack, const struct conn_packet *packe
 	return (!conn || is_empty(conn)) && !why_open(conntrack, conn, &packet->key);
 }
 
+bool is_unknown(const struct conntrack *conntrack, const struct conn_packet *packet)
+{
+	return packet->has_key && !conns_find(&conntrack->conns, &packet->key) &&
+	       !why_open(conntrack, NULL, &packet->key);
+}
+
 void forget(struct conntrack *conntrack, const struct conn_packet *packet)
 {
 	struct conn *conn = packet->has_key ? conns_find(&conntrack->conns, &packet->key) : NULL;

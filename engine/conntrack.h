@@ -337,6 +337,14 @@ void repeat_syn_acks(struct conn_world *world, const struct conn_packet *packet)
 bool conntrack_init(struct conntrack *conntrack, uint64_t seed, uint64_t most_bytes);
 void conntrack_free(struct conntrack *conntrack);
 bool is_fresh(const struct conntrack *conntrack, const struct conn_packet *packet);
+/* Nothing is known of any flow. */
+static inline bool is_blank(const struct conntrack *conntrack)
+{
+	return !conntrack->conns.count && !conntrack->conns.forgets && !conntrack->lost.count &&
+	       !conntrack->all_lost;
+}
+/* Nor of that of this packet, with a key. */
+bool is_unknown(const struct conntrack *conntrack, const struct conn_packet *packet);
 void observe(struct conntrack *conntrack, struct conn_packet *packet, struct conn_verdict *verdict);
 /* A packet of which nobody knows whether it was here; NULL: nor whose it is. */
 void may_have_passed(struct conntrack *conntrack, const struct conn_packet *packet);

@@ -4,8 +4,7 @@
 
 #include <stdlib.h>
 
-#include "artefacts.h"
-#include "follow_settle.h"
+#include "follow_look.h"
 #include "octets.h"
 #include "protocols.h"
 
@@ -207,7 +206,11 @@ static void take_flow(struct follower *follower, struct ends *ends, struct looke
 	struct packet p;
 	struct end end;
 
-	if (!it->is_packet) {
+	if (!it->flow.version)
+		flow_of(follower->run, it->ordinary, &it->flow);
+	if (!it->is_packet && it->key) {
+		set_usual(it);
+	} else if (!it->is_packet) {
 		it->packet = (struct conn_packet){0};
 		take_turn(follower, &p, &end);
 		set_packet(&it->packet, &p);
@@ -231,12 +234,14 @@ static void take_whole(struct follower *follower, struct looked *it)
 
 		results[i] = result;
 		codes[i] = it->code;
-		if (it->flow.version && ends->tracks) {
+		if (it->reaches && ends->tracks) {
 			take_flow(follower, ends, it, &results[i]);
 			codes[i] = NO_CODE;
 		}
 	}
 	settle(follower, &follower->mine, results, codes);
+	if (it->key)
+		note_usual(follower, it, results);
 }
 
 static void take_one(struct follower *follower, int64_t row, struct looked *it)
@@ -251,110 +256,11 @@ static void take_one(struct follower *follower, int64_t row, struct looked *it)
 	};
 	if (it->odd == ODD_FRAGMENT)
 		take_fragment(follower);
-	else
+	else if (!it->key || !take_usual(follower, it))
 		take_whole(follower, it);
 }
 
-/* -- what is known of packets by themselves -- */
-
-static bool is_refused(struct follower *follower, int64_t row, struct end *end)
-{
-	const struct follow_batch *batch = follower->batch;
-
-	if (follower->refused == batch->refused_count || batch->refused[follower->refused] != row)
-		return false;
-	*end = (struct end){NOT_SENDABLE, NO_STAGE, batch->refused_reasons[follower->refused++],
-			    NONE};
-	return true;
-}
-
-static bool is_doubtful(struct follower *follower, int64_t row)
-{
-	const struct doubt *doubt = follower->batch->doubt;
-
-	if (!doubt || follower->doubted == doubt->count || doubt->rows[follower->doubted] != row)
-		return false;
-	follower->doubted++;
-	return true;
-}
-
-/* Of TCP and UDP the headers need not be read again. */
-static void look_at_flow(struct follower *follower, struct looked *it)
-{
-	const struct flow *flow = &it->flow;
-
-	it->is_packet = flow->version && flow->sum != SUM_UNKNOWN && follower->tracks;
-	if (!it->is_packet)
-		return;
-	/* One by one: the rest is only read of packets of which it is set. */
-	it->packet.p = NULL;
-	it->packet.version = flow->version;
-	it->packet.protocol = (uint8_t)flow->protocol;
-	memcpy(it->packet.source, flow->source, sizeof flow->source);
-	memcpy(it->packet.destination, flow->destination, sizeof flow->destination);
-	it->packet.is_cut = flow->captured < flow->length;
-	it->packet.sum_known = true;
-	it->packet.sum_good = flow->sum == SUM_GOOD;
-	set_payload(&it->packet, (struct bytes){it->frame.at + flow->at, (uint32_t)flow->length,
-						(uint32_t)flow->captured});
-	for (uint32_t i = 0; it->packet.has_key && i < follower->way_count; i++)
-		if (follower->ways[i].ends.tracks)
-			conns_prefetch(&follower->ways[i].ends.conntrack.conns, &it->packet.key);
-}
-
-/* False: it is to stop before this packet. */
-static bool note_artefacts(struct follower *follower, const struct batch *batch, uint32_t at,
-			   bool knows_source)
-{
-	const struct ordinary *it = &batch->ordinary[at];
-	bool is_from_host = follower->run->is_from_host;
-
-	if (!it->version || !knows_source || may_be_incomplete(it)) {
-		uint8_t found = artefacts_of(batch->frames[at], &follower->world.own);
-
-		if (found & INCOMPLETE)
-			return false;
-		is_from_host = found & SENT_BY_HOST;
-	}
-	follower->batch->from_host += is_from_host;
-	follower->batch->cut += batch->frames[at].length > batch->frames[at].seen;
-	return true;
-}
-
-/* False: it is to stop before this packet. */
-static bool look(struct follower *follower, int64_t row, const struct batch *batch, uint32_t at,
-		 struct looked *it)
-{
-	bool is_sendable = true, doubtful = is_doubtful(follower, row);
-	struct run *run = follower->run;
-
-	it->frame = batch->frames[at];
-	it->flow.version = 0;
-	it->odd = NOT_ODD;
-	it->is_ordinary = batch->ordinary[at].version && !is_shortened(follower, row);
-	if (is_refused(follower, row, &it->end)) {
-		it->code = code_of(run, &it->end, false);
-		is_sendable = false;
-	} else {
-		it->code = end_one(run, batch, at, &it->flow, &it->odd);
-		if (doubtful)
-			it->code = end_in_doubt(run, follower->batch->doubt, follower->doubted - 1,
-						it->code, &it->flow, &it->odd);
-	}
-	if (follower->batch->stops && !note_artefacts(follower, batch, at, is_sendable))
-		return false;
-	if (it->odd && follower->alone) {
-		if (it->odd == ODD_FRAGMENT)
-			it->code = code_of(
-				run, &(struct end){UNDETERMINED, AT_DEFRAG, follower->alone, NONE},
-				false);
-		it->odd = NOT_ODD;
-	}
-	it->end = run->outcomes.list[it->code].end;
-	it->untracked = run->outcomes.list[it->code].untracked;
-	look_at_flow(follower, it);
-	return true;
-}
+/* -- batches -- */
 
 /* All are looked at before the first is taken, so that what is asked for is there. */
 static int64_t take_all(struct follower *follower)
@@ -383,6 +289,19 @@ static int64_t take_all(struct follower *follower)
 	return ALL_PREDICTED;
 }
 
+/* Policy after conntrack does the same to packets with one key. */
+static bool are_told_apart(const struct follower *follower)
+{
+	for (uint32_t i = 0; i < follower->way_count; i++) {
+		const struct after *after = follower->ways[i].ends.after;
+
+		if (after &&
+		    !(follower->world.classes && tells_apart(follower->world.classes, after)))
+			return false;
+	}
+	return true;
+}
+
 static bool init(struct follower *follower, const struct follower_setup *setup)
 {
 	struct defrag_user on = {lose, leave_unknown, complete, leave, follower};
@@ -400,7 +319,9 @@ static bool init(struct follower *follower, const struct follower_setup *setup)
 				  setup->most_flow_bytes);
 		follower->tracks |= ends->tracks;
 	}
-	follower->world.records_flows = follower->tracks || follower->new_flows;
+	follower->is_usual = follower->tracks && are_told_apart(follower);
+	follower->world.records_flows =
+		false; /* those of ordinary packets only where they are needed */
 	follower->run = run_of(&follower->world);
 	return good && follower->run;
 }

@@ -155,6 +155,7 @@ struct result {
 	uint16_t said;
 	uint8_t states;
 	bool untracked;
+	bool leaves_nothing;	       /* conntrack knew nothing of its flow, and does not now */
 	const struct several *several; /* NULL: one end */
 	const struct piece *told;      /* NULL: the packet itself */
 };

@@ -251,10 +251,12 @@ static bool is_past_input(const struct end *end)
 	return end->fate != FORWARDED && (end->stage == NO_STAGE || end->stage == AT_SOCKET);
 }
 
-static void leave_behind(struct ends *ends, struct conn_packet *packet, const struct flow *flow,
+/* False: it is a packet of a flow that conntrack knew nothing of, and it leaves nothing. */
+static bool leave_behind(struct ends *ends, struct conn_packet *packet, const struct flow *flow,
 			 const struct end found[SEEN_STATES], uint8_t states,
 			 struct conn_verdict *verdict)
 {
+	bool is_open = verdict->coin != NO_COIN || verdict->conn;
 	uint8_t passed = 0, delivered = 0;
 
 	for (uint32_t state = 0; state < SEEN_STATES; state++) {
@@ -262,14 +264,17 @@ static void leave_behind(struct ends *ends, struct conn_packet *packet, const st
 
 		if (!(states & bit(state)))
 			continue;
-		if (end->fate == UNDETERMINED)
+		if (end->fate == UNDETERMINED) {
 			may_have_passed(&ends->conntrack, packet);
-		else if (end->fate == DELIVERED && is_answered(&ends->conntrack, flow))
+			is_open = true;
+		} else if (end->fate == DELIVERED && is_answered(&ends->conntrack, flow)) {
 			delivered |= bit(state);
-		else if (is_past_input(end) || end->fate == FORWARDED)
+		} else if (is_past_input(end) || end->fate == FORWARDED) {
 			passed |= bit(state);
+		}
 	}
 	conclude(&ends->conntrack, packet, verdict, passed, delivered);
+	return is_open || passed || delivered;
 }
 
 /* -- packets of which the capture cut what decides -- */
@@ -336,7 +341,7 @@ void track(struct ends *ends, struct conn_packet *packet, const struct flow *flo
 	for (uint32_t i = 0; i < verdict.outcome_count; i++)
 		states |= bit(verdict.outcomes[i].state);
 	set_ends(ends, flow, &result->end, states, found);
-	leave_behind(ends, packet, flow, found, states, &verdict);
+	result->leaves_nothing = !leave_behind(ends, packet, flow, found, states, &verdict);
 	join_ends(found, states, verdict.coin == COIN_ISN, why[verdict.coin], result, &ends->one);
 	result->states = states;
 	result->said = say(ends, &verdict);

@@ -119,8 +119,8 @@ static void begin_flow(struct follower *follower, const struct piece *piece)
 	struct bytes frame = {piece->frame, piece->wire, piece->captured};
 	int64_t row = piece->number - follower->batch->first;
 
-	if (it && it->is_ordinary) {
-		count_flow(follower->new_flows, &it->flow, piece->frame + it->flow.at);
+	if (it && it->ordinary) {
+		count_ordinary(follower->new_flows, it->ordinary);
 		return;
 	}
 	if (is_shortened(follower, row))
@@ -128,6 +128,12 @@ static void begin_flow(struct follower *follower, const struct piece *piece)
 	if (frame.length < frame.seen)
 		frame.length = frame.seen;
 	count_frame(follower->new_flows, frame);
+}
+
+static bool begins(const struct follower *follower, const struct end *end, bool untracked)
+{
+	return follower->new_flows && (end->fate == DELIVERED || end->fate == FORWARDED) &&
+	       !untracked;
 }
 
 void settle(struct follower *follower, const struct piece *piece,
@@ -143,9 +149,21 @@ void settle(struct follower *follower, const struct piece *piece,
 		way->counts.open_here +=
 			result.end.fate == UNDETERMINED && end->fate != UNDETERMINED;
 	}
-	if (follower->new_flows && (end->fate == DELIVERED || end->fate == FORWARDED) &&
-	    !results[0].untracked)
+	if (begins(follower, end, results[0].untracked))
 		begin_flow(follower, piece);
+}
+
+void settle_codes(struct follower *follower, const struct looked *it,
+		  const uint32_t codes[MOST_WAYS])
+{
+	const struct outcomes *outcomes = &follower->run->outcomes;
+	const struct outcome *first = &outcomes->list[codes[0]];
+
+	for (uint32_t i = 0; i < follower->way_count; i++)
+		follower->no_memory |=
+			!count_end(&follower->ways[i].counts, codes[i], outcomes->count);
+	if (begins(follower, &first->end, first->untracked))
+		count_ordinary(follower->new_flows, it->ordinary);
 }
 
 void settle_alike(struct follower *follower, const struct piece *piece, const struct result *result,

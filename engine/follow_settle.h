@@ -6,6 +6,7 @@
 #include "batch.h"
 #include "follow_counts.h"
 #include "follow_ends.h"
+#include "follow_usual.h"
 
 struct one_way {
 	struct ends ends;
@@ -19,15 +20,19 @@ struct one_way {
 	bool last_untracked;
 };
 
-/* What is known of a packet by itself. segment: its transport, if it gets to conntrack, as flow says. */
+/* What is known of a packet by itself. */
 struct looked {
-	struct flow flow;
-	struct conn_packet packet; /* if is_packet */
-	struct end end;
 	struct bytes frame;
+	const struct ordinary *ordinary; /* NULL: it is not, or as if it was not */
+	uint64_t key;			 /* if it may be usual (follow_usual.h); else 0 */
+	struct end end;
 	uint32_t code;
 	enum odd odd;
-	bool untracked, is_ordinary, is_packet;
+	uint8_t flags; /* of TCP */
+	bool untracked, is_packet;
+	bool reaches;	  /* it gets to conntrack */
+	struct flow flow; /* of one that does; an ordinary one has none yet where version is 0 */
+	struct conn_packet packet; /* if is_packet */
 };
 
 struct follower {
@@ -35,13 +40,15 @@ struct follower {
 	struct run *run;
 	struct one_way ways[MOST_WAYS];
 	uint32_t way_count;
-	bool tracks; /* in one of the ways */
+	bool tracks;   /* in one of the ways */
+	bool is_usual; /* packets may be */
 	uint16_t alone;
 	struct new_flows *new_flows;
 	struct defrag defrag;
 	struct follow_batch *batch;
 	int64_t doubted, refused; /* those that come next */
 	struct looked looked[BATCH];
+	struct usual usual[1 << USUAL_BITS];
 	/* The packet whose turn it is: its place in the batch, what is known of it, and its frame. */
 	int64_t at;
 	const struct looked *it;
@@ -55,6 +62,9 @@ bool is_shortened(const struct follower *follower, int64_t row);
 /* The end of a packet, by each way. codes: those of the ends, NO_CODE where they are not known. */
 void settle(struct follower *follower, const struct piece *piece,
 	    const struct result results[MOST_WAYS], const uint32_t codes[MOST_WAYS]);
+/* A sound packet that ends so by each way, none of them undetermined; nobody wants to see it. */
+void settle_codes(struct follower *follower, const struct looked *it,
+		  const uint32_t codes[MOST_WAYS]);
 /* The same by all ways; piece NULL: the packet whose turn it is. */
 void settle_alike(struct follower *follower, const struct piece *piece, const struct result *result,
 		  uint32_t code);

@@ -220,7 +220,8 @@ static void take_next(struct new_flows *flows)
 		flows->setup.most = flows->count;
 }
 
-void count_flow(struct new_flows *flows, const struct flow *flow, const uint8_t *segment)
+/* One of which the flow is known and everything that tells it was captured. */
+static void count_flow(struct new_flows *flows, const struct flow *flow, const uint8_t *segment)
 {
 	uint8_t class = class_of(&flows->setup, flow, segment, &flows->counts.unknown);
 	uint32_t at = flows->came % AHEAD;
@@ -241,6 +242,27 @@ void count_flow(struct new_flows *flows, const struct flow *flow, const uint8_t 
 	flows->classes[at] = class;
 	flows->came++;
 	flows->counts.beginning++;
+}
+
+void count_ordinary(struct new_flows *flows, const struct ordinary *it)
+{
+	const uint8_t *segment = it->ip + it->segment;
+	struct flow flow = {
+		.version = it->version,
+		.protocol = it->protocol,
+		.length = (int32_t)(it->total - it->segment),
+		.group = it->group,
+	};
+
+	addresses_of(it, flow.source, flow.destination);
+	if (it->protocol == TCP || it->protocol == UDP) {
+		flow.sport = be16(segment);
+		flow.dport = be16(segment + 2);
+	} else {
+		flow.icmp_type = segment[0];
+		flow.icmp_code = segment[1];
+	}
+	count_flow(flows, &flow, segment);
 }
 
 /* How much of each transport's header must be captured for its flow to be known. */

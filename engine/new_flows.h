@@ -6,7 +6,7 @@
 #ifndef NEW_FLOWS_H
 #define NEW_FLOWS_H
 
-#include "predict.h"
+#include "ordinary.h"
 
 /* Codes are positions in dossim.exhaustion.flows: CLASSES. */
 enum flow_class {
@@ -53,7 +53,6 @@ ENGINE_API void engine_flow_counts(struct new_flows *flows, struct flow_counts *
 
 /* A packet that leaves an entry. */
 void count_frame(struct new_flows *flows, struct bytes frame);
-/* The same, of which the flow is known and everything that tells it was captured. */
-void count_flow(struct new_flows *flows, const struct flow *flow, const uint8_t *segment);
+void count_ordinary(struct new_flows *flows, const struct ordinary *it);
 
 #endif

@@ -151,19 +151,14 @@ static inline void fill(const struct ordinary *it, struct packet *p)
 			     .tags = it->tags,
 			     .group = it->group,
 			     .version = it->version};
+	addresses_of(it, p->source, p->destination);
 	if (it->version == 4) {
 		p->protocol = ip[9];
 		p->header = (uint16_t)it->segment;
 		p->total = (uint16_t)it->total;
-		p->source[1] = be32(ip + 12);
-		p->destination[1] = be32(ip + 16);
-		return;
-	}
-	p->protocol = p->received = ip[6];
-	p->total = (uint16_t)(it->total - 40);
-	for (int i = 0; i < 2; i++) {
-		p->source[i] = be64(ip + 8 + 8 * i);
-		p->destination[i] = be64(ip + 24 + 8 * i);
+	} else {
+		p->protocol = p->received = ip[6];
+		p->total = (uint16_t)(it->total - 40);
 	}
 }
 
@@ -255,32 +250,27 @@ static __attribute__((noinline)) uint32_t bad_extra(struct run *run, const struc
 }
 
 /* After raw: stage by stage, as for any packet. */
-static __attribute__((noinline)) uint32_t end_in_full(struct run *run, const struct ordinary *it,
-						      const struct known *known, struct flow *flow)
+static void go_through(const struct world *world, const struct ordinary *it,
+		       const struct known *known, struct packet *p, enum way *way, struct end *end)
 {
-	const struct world *world = run->world;
-	enum way way = known->way;
-	struct bytes segment;
+	fill(it, p);
+	p->untracked = known->untracked;
+	p->for_group = known->for_group;
+	p->multicast = known->multicast;
+	*way = known->way;
+	if (!known->lost && take_way(world, p, end, way) == GO_ON)
+		transport(world, p, end);
+}
+
+static __attribute__((noinline)) uint32_t end_in_full(struct run *run, const struct ordinary *it,
+						      const struct known *known)
+{
 	struct packet p;
 	struct end end;
-	enum step step;
+	enum way way;
 
-	fill(it, &p);
-	if (world->records_flows) {
-		*flow = (struct flow){0};
-		flow_in_raw(&p, world->skips_authentication, flow, &segment);
-	}
-	p.untracked = known->untracked;
-	p.for_group = known->for_group;
-	p.multicast = known->multicast;
-	step = known->lost ? ENDED : take_way(world, &p, &end, &way);
-	if (step == GO_ON)
-		transport(world, &p, &end);
-	if (world->records_flows) {
-		complete_flow(&p, way, flow);
-		flow->at += it->start;
-	}
-	return known->lost ? known->lost : code_of(run, &end, p.untracked);
+	go_through(run->world, it, known, &p, &way, &end);
+	return code_of(run, &end, p.untracked);
 }
 
 /* For this host. All here is inlined, so that the packet is in registers. */
@@ -332,15 +322,23 @@ static inline uint32_t bad_header(struct run *run, const struct ordinary *it)
 	return NO_CODE;
 }
 
-uint32_t end_ordinary(struct run *run, const struct ordinary *it, struct flow *flow)
+static inline const struct known *known_of(struct run *run, const struct ordinary *it)
 {
-	const struct world *world = run->world;
 	uint64_t key = key_of(run, it);
 	struct known *known = &run->known[key * 0x9e3779b97f4a7c15 >> (64 - KNOWN_BITS)];
-	uint32_t code;
 
 	if (__builtin_expect(known->key != key, 0))
 		*known = learn(run, key, it);
+	return known;
+}
+
+uint32_t end_ordinary(struct run *run, const struct ordinary *it)
+{
+	const struct world *world = run->world;
+	const struct known *known = known_of(run, it);
+	uint32_t code;
+
+	run->last = NULL;
 	run->is_from_host = known->is_from_host;
 	if (known->early && it->tags <= (world->early == EARLY_NETDEV ? 0 : MOST_EARLY_TAGS))
 		return known->early;
@@ -350,12 +348,11 @@ uint32_t end_ordinary(struct run *run, const struct ordinary *it, struct flow *f
 		return known->raw;
 	if (run->ends_at_conntrack)
 		return NO_CODE;
-	if (world->records_flows)
-		return end_in_full(run, it, known, flow);
+	run->last = known;
 	if (known->lost)
 		return known->lost;
 	if (known->way != TO_HOST)
-		return end_in_full(run, it, known, flow);
+		return end_in_full(run, it, known);
 	if (it->has_extra && (it->version == 4 || it->ip[6] == OPTIONS)) {
 		code = bad_extra(run, it, it->version == 4 ? AT_ROUTE : AT_SOCKET,
 				 known->untracked);
@@ -363,4 +360,20 @@ uint32_t end_ordinary(struct run *run, const struct ordinary *it, struct flow *f
 			return code;
 	}
 	return end_at_host(run, it, known);
+}
+
+void flow_of(struct run *run, const struct ordinary *it, struct flow *flow)
+{
+	const struct world *world = run->world;
+	const struct known *known = known_of(run, it);
+	struct bytes segment;
+	struct packet p;
+	struct end end;
+	enum way way;
+
+	go_through(world, it, known, &p, &way, &end);
+	*flow = (struct flow){0};
+	flow_in_raw(&p, world->skips_authentication, flow, &segment);
+	complete_flow(&p, way, flow);
+	flow->at += it->start;
 }

@@ -47,6 +47,8 @@ struct run {
 	bool ends_at_conntrack; /* what comes after raw is not wanted: NO_CODE */
 	bool is_from_host; /* the source of the last ordinary packet is an address of the host */
 	bool no_memory;
+	const struct known
+		*last; /* of the last ordinary packet, if it got to conntrack; else NULL */
 	struct known known[1 << KNOWN_BITS];
 };
 
@@ -58,8 +60,27 @@ void run_free(struct run *run);
 uint32_t code_of(struct run *run, const struct end *end, bool untracked);
 
 bool is_ordinary(const struct world *world, struct bytes frame, struct ordinary *found);
-/* Its code; NO_CODE if run->no_memory. flow: filled in if flows are recorded and it gets to conntrack. */
-uint32_t end_ordinary(struct run *run, const struct ordinary *it, struct flow *flow);
+/* Its code; NO_CODE if run->no_memory. */
+uint32_t end_ordinary(struct run *run, const struct ordinary *it);
+/* What rules match on, of one that got to conntrack. */
+void flow_of(struct run *run, const struct ordinary *it, struct flow *flow);
+
+static inline void addresses_of(const struct ordinary *it, uint64_t source[2],
+				uint64_t destination[2])
+{
+	const uint8_t *ip = it->ip;
+
+	if (it->version == 4) {
+		source[0] = destination[0] = 0;
+		source[1] = be32(ip + 12);
+		destination[1] = be32(ip + 16);
+		return;
+	}
+	for (int i = 0; i < 2; i++) {
+		source[i] = be64(ip + 8 + 8 * i);
+		destination[i] = be64(ip + 24 + 8 * i);
+	}
+}
 
 /* Ask for what the class of its source is found by, in two steps. */
 static inline void ask_first(const struct classes *classes, const struct ordinary *it)

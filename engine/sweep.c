@@ -51,7 +51,7 @@ static inline uint32_t sweep_one(struct run *run, const struct batch *batch, uin
 	const struct ordinary *it = &batch->ordinary[at];
 
 	if (it->version && is_sendable(&batch->frames[at])) {
-		uint32_t code = end_ordinary(run, it, NULL);
+		uint32_t code = end_ordinary(run, it);
 
 		if (code == NO_CODE || !may_be_incomplete(it))
 			return code;

@@ -14,7 +14,7 @@ import numpy.typing as npt
 
 from dossim.engine.layout import FLOW, ROUTE, CaptureStruct, ColumnsStruct, DoubtStruct, Kept, Rows, WorldStruct
 from dossim.engine.library import function
-from dossim.engine.rules import I32, U8, Ends, RuleRows
+from dossim.engine.rules import I32, U8, After, Ends, RuleRows
 from enforcer.model.nets import Nets
 
 NOT_EARLY, XDP, DEVICE, NETDEV = range(4)
@@ -62,9 +62,11 @@ class World:
 
 
 class Predictor:
-    """The engine for one host and interface."""
+    """The engine for one host and interface. ``after``: policies after conntrack, at most two, by which packets are
+    told apart as well, so that what they do to usual ones is remembered.
+    """
 
-    def __init__(self, world: World) -> None:
+    def __init__(self, world: World, after: Sequence[After] = ()) -> None:
         kept = self._kept = Kept()
         self.struct = WorldStruct(
             raw=world.rules.struct(kept, egress=False),
@@ -85,7 +87,10 @@ class Predictor:
             **{name: kept.nets(getattr(world, name)) for name in ("own", "broadcasts", "anycasts", "joined", "routed")},
         )
         pointer = ctypes.c_void_p
-        self.struct.classes = function("engine_classes", [pointer], pointer)(ctypes.byref(self.struct))
+        self._after = after  # the engine knows them by their addresses
+        pointers = (pointer * len(after))(*(ctypes.addressof(one.struct) for one in after))
+        divide = function("engine_classes", [pointer, pointer, ctypes.c_uint32], pointer)
+        self.struct.classes = divide(ctypes.byref(self.struct), pointers, len(after))
         weakref.finalize(self, function("engine_classes_free", [pointer], None), self.struct.classes)
 
     def predict(

@@ -32,9 +32,9 @@ def predict(
     """
     tables = tables or Tables()
     tracks = tables.governs or states
-    draft, engine = Draft(capture, reasons_of(host)), predictor_of(plan, host)
+    draft = Draft(capture, reasons_of(host))
     way = way_of(plan, host, tables, inside or RuleTable(host.inside), tracks=tracks)
-    with Follower(engine, [way]) as follower:
+    with Follower(predictor_of(plan, host, [way]), [way]) as follower:
         (found,), _ = follower.follow(capture, [draft], refused=refused_of(draft), times=times)
     note(draft, found)
     entries = entries_of(plan, tables)

@@ -118,13 +118,14 @@ class Batches:
         alone: bool = False,
     ) -> None:
         """Raises MemoryError."""
-        self.engine, self._reasons = predictor_of(plan, host), Reasons(reasons_of(host))
+        self._reasons = Reasons(reasons_of(host))
         policies = [enforced or Policy(Tables()), *([other] if other else [])]
         self._entries = [entries_of(plan, policy.tables) for policy in policies]
         ways = [
             way_of(plan, host, policy.tables, policy.inside or RuleTable(host.inside), tracks=policy.tables.governs)
             for policy in policies
         ]
+        self.engine = predictor_of(plan, host, ways)
         self._shows, self._number = shows, 0  # that of the next packet
         self._waiting: _Waiting | None = None
         self._follower = Follower(

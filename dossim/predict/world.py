@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from functools import partial
 
+from dossim.engine.follower import Way
 from dossim.engine.predictor import DEVICE, NETDEV, NOT_EARLY, XDP, Predictor, World, reasons
 from dossim.model.addresses import LEAST_MTU6, anycasts, broadcasts, joined, own
 from dossim.model.host import Host
@@ -16,8 +17,8 @@ from enforcer.model.vocabulary import Backend, Direction, Mode, Stage
 from enforcer.planning.plan import InterfacePlan
 
 
-def predictor_of(plan: InterfacePlan, host: Host) -> Predictor:
-    """The engine for a host and the plan of its outside interface."""
+def predictor_of(plan: InterfacePlan, host: Host, ways: Sequence[Way] = ()) -> Predictor:
+    """The engine for a host and the plan of its outside interface. ``ways``: those that it will follow packets by."""
     stage = plan.early if plan.early_entries else None
     early = NOT_EARLY
     if stage is not None:
@@ -41,7 +42,8 @@ def predictor_of(plan: InterfacePlan, host: Host) -> Predictor:
             inside=_routes(host.routes),
             outside=_routes(address.network for address in host.addresses),
             udp_ports=[item.port for item in host.listen if item.protocol == UDP],
-        )
+        ),
+        [way.after for way in ways if way.after is not None],
     )
 
 

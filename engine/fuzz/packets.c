@@ -36,6 +36,8 @@ static const struct tier tiers[] = {{0, 2, 5}, {2, 1, -1}};
 static const uint16_t ports[] = {53, 80};
 static const int64_t first_row[] = {0};
 static const struct classes *classes;
+static struct chain chain;
+static const struct after after = {&chain, &chain, &chain, NULL, &chain};
 
 static void require(bool holds)
 {
@@ -94,7 +96,8 @@ int LLVMFuzzerInitialize(int *argc, char ***argv)
 	for (uint32_t part = 0; part <= 65536; part++)
 		root[part] = (part > 0x0a00) + (part > 0xcb00);
 	world = world_of(0);
-	classes = engine_classes(&world);
+	chain = (struct chain){world.raw, tiers, 2, 7, 8};
+	classes = engine_classes(&world, (const struct after *const[]){&after}, 1);
 	require(classes);
 	return 0;
 }
@@ -158,16 +161,22 @@ static void sweep(const struct world *world, const struct capture *capture, int6
 	engine_run_free(sweep.run);
 }
 
+/* Packets that have ended, and of each way how; of those that waited that only. */
+struct ended {
+	bool has[MOST];
+	uint8_t fate[2][MOST], stage[2][MOST], untracked[2][MOST], states[2][MOST];
+	uint16_t reason[2][MOST], said[2][MOST];
+	int32_t entry[2][MOST];
+};
+
 /* The packets from one on; those of fragments that wait are told by a later batch. */
 static void follow_batch(struct follower *follower, const struct capture *all, int64_t first,
-			 int64_t count, bool is_last, bool *ended)
+			 int64_t count, bool is_last, struct ended *ended)
 {
 	const struct capture capture = {all->data, all->offset + first, all->length + first,
 					all->wire_length + first, all->size};
-	uint8_t fate[2][MOST], stage[2][MOST], untracked[2][MOST], states[2][MOST];
 	uint8_t shortened[MOST];
-	uint16_t reason[2][MOST], said[2][MOST], refused_reasons[MOST];
-	int32_t entry[2][MOST];
+	uint16_t refused_reasons[MOST];
 	int64_t times[MOST], refused[MOST];
 	struct way_columns columns[2];
 	struct doubt doubt = {first_row, &capture, count > 0, REASONS + 2, {0}};
@@ -188,10 +197,13 @@ static void follow_batch(struct follower *follower, const struct capture *all, i
 	struct followed followed[2];
 
 	for (int i = 0; i < 2; i++)
-		columns[i] = (struct way_columns){fate[i],	stage[i],  entry[i], reason[i],
-						  untracked[i], states[i], said[i]};
+		columns[i] =
+			(struct way_columns){ended->fate[i] + first,	  ended->stage[i] + first,
+					     ended->entry[i] + first,	  ended->reason[i] + first,
+					     ended->untracked[i] + first, ended->states[i] + first,
+					     ended->said[i] + first};
 	for (int64_t i = 0; i < count; i++) {
-		fate[0][i] = fate[1][i] = UNTOUCHED;
+		columns[0].fate[i] = columns[1].fate[i] = UNTOUCHED;
 		shortened[i] = i % 7 == 3;
 		times[i] = (first + i) * 400 * 1000 * 1000;
 		if (capture.wire_length[i] < 14) {
@@ -201,16 +213,18 @@ static void follow_batch(struct follower *follower, const struct capture *all, i
 	}
 	require(engine_follow(follower, &batch, followed) == ALL_PREDICTED);
 	for (int64_t i = 0; i < count; i++) {
-		require(!ended[first + i] && fate[0][i] != UNTOUCHED);
-		require((fate[0][i] == WAITS) == (fate[1][i] == WAITS));
-		require((fate[0][i] == NOT_SENDABLE) == (capture.wire_length[i] < 14));
-		ended[first + i] = fate[0][i] != WAITS;
+		const uint8_t found[] = {columns[0].fate[i], columns[1].fate[i]};
+
+		require(!ended->has[first + i] && found[0] != UNTOUCHED);
+		require((found[0] == WAITS) == (found[1] == WAITS));
+		require((found[0] == NOT_SENDABLE) == (capture.wire_length[i] < 14));
+		ended->has[first + i] = found[0] != WAITS;
 	}
 	require(followed[0].late_count == followed[1].late_count);
 	for (uint64_t i = 0; i < followed[0].late_count; i++) {
 		require(followed[0].late[i].number == followed[1].late[i].number);
-		require(!ended[followed[0].late[i].number]);
-		ended[followed[0].late[i].number] = true;
+		require(!ended->has[followed[0].late[i].number]);
+		ended->has[followed[0].late[i].number] = true;
 	}
 }
 
@@ -228,31 +242,37 @@ static int64_t packets_of(const struct follower *follower, uint32_t way)
 	return found;
 }
 
-static void follow_all(const struct world *world, const struct capture *capture, int64_t count)
+/* With and without what is remembered of classes. */
+static void follow_all(struct world world, const struct capture *capture, int64_t count)
 {
-	struct chain chain = {world->raw, tiers, 2, 7, 8};
-	struct after after = {&chain, &chain, &chain, NULL, &chain};
 	struct way_setup ways[] = {
 		{NULL, NULL, NULL, NULL, 0, 0, {0}},
-		{&after, &world->raw, &world->raw, ports + 1, 1, world->records_flows, {0}},
+		{&after, &world.raw, &world.raw, ports + 1, 1, world.records_flows, {0}},
 	};
-	struct flow_setup flow_setup = {nets[0], ports + 1, 1, world->forward, 1, {0}, {42, 43}, 5};
-	struct new_flows *new_flows = engine_new_flows(&flow_setup);
-	struct follower_setup setup = {world, ways, 2, new_flows, 42, 100000, 20000, 0, {0}};
-	struct follower *follower = engine_follower(&setup);
-	struct flow_counts flow_counts;
-	bool ended[MOST] = {false};
+	struct flow_setup flow_setup = {nets[0], ports + 1, 1, world.forward, 1, {0}, {42, 43}, 5};
+	struct ended ended[2] = {{.has = {false}}, {.has = {false}}};
+	struct flow_counts flow_counts[2];
 
-	require(new_flows && follower);
-	follow_batch(follower, capture, 0, count / 2, false, ended);
-	follow_batch(follower, capture, count / 2, count - count / 2, true, ended);
-	for (int64_t i = 0; i < count; i++)
-		require(ended[i]);
-	require(packets_of(follower, 0) == count && packets_of(follower, 1) == count);
-	engine_flow_counts(new_flows, &flow_counts);
-	require(flow_counts.beginning + flow_counts.unknown <= count);
-	engine_unfollow(follower);
-	engine_new_flows_free(new_flows);
+	for (int i = 0; i < 2; i++) {
+		struct new_flows *new_flows = engine_new_flows(&flow_setup);
+		struct follower_setup setup = {&world, ways,  2, new_flows, 42,
+					       100000, 20000, 0, {0}};
+		struct follower *follower = engine_follower(&setup);
+
+		require(new_flows && follower);
+		follow_batch(follower, capture, 0, count / 2, false, &ended[i]);
+		follow_batch(follower, capture, count / 2, count - count / 2, true, &ended[i]);
+		for (int64_t at = 0; at < count; at++)
+			require(ended[i].has[at]);
+		require(packets_of(follower, 0) == count && packets_of(follower, 1) == count);
+		engine_flow_counts(new_flows, &flow_counts[i]);
+		require(flow_counts[i].beginning + flow_counts[i].unknown <= count);
+		engine_unfollow(follower);
+		engine_new_flows_free(new_flows);
+		world.classes = NULL;
+	}
+	require(!memcmp(&flow_counts[0], &flow_counts[1], sizeof *flow_counts));
+	require(!memcmp(&ended[0], &ended[1], sizeof *ended));
 }
 
 static void all_functions(const struct world *world, const struct capture *capture, int64_t count)
@@ -271,7 +291,7 @@ static void all_functions(const struct world *world, const struct capture *captu
 	require(engine_predict(world, capture, count, NULL, &columns) == ALL_PREDICTED);
 	compare(*world, capture, count, &columns);
 	sweep(world, capture, count);
-	follow_all(world, capture, count);
+	follow_all(*world, capture, count);
 	engine_decide(&world->raw, flows, columns.flow_count, verdict, entry);
 	memset(odd, 1, sizeof odd);
 	require(new_flows && engine_count_flows(new_flows, capture, count, odd) == ALL_PREDICTED);

@@ -178,9 +178,9 @@ def test_batches_of_any_size_are_as_the_whole(name: str, host: Host, data: st.Da
     at_ns = np.zeros(len(capture), np.int64) if times is None else np.array(times, np.int64)
     whole = predict(capture, plan, host, tables, states=True, times=at_ns)
     cuts = sorted(data.draw(st.lists(st.integers(0, len(capture)), max_size=4)))
-    engine = predictor_of(plan, host)
+    way = way_of(plan, host, tables, RuleTable(host.inside), tracks=True)
     columns: list[list[tuple[int, ...]]] = []
-    with Follower(engine, [way_of(plan, host, tables, RuleTable(host.inside), tracks=True)]) as follower:
+    with Follower(predictor_of(plan, host, [way]), [way]) as follower:
         bounds = [0, *cuts, len(capture)]
         for start, stop in pairwise(bounds):
             draft = Draft(part := capture.part(start, stop), reasons_of(host))

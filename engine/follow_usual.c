@@ -1,0 +1,124 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "follow_usual.h"
+
+#include "follow_settle.h"
+#include "transport.h"
+
+enum { ECHO_REPLY = 0, ECHO = 8 };
+
+static bool is_sum_sound(const struct ordinary *it, uint32_t length)
+{
+	struct packet p; /* of which no more is read */
+
+	p.version = it->version;
+	p.ip.at = it->ip;
+	return is_sum_good(&p, it->ip + it->segment, length, length, it->protocol);
+}
+
+/* What conntrack finds in errors of ICMP depends on what they quote. */
+bool is_sound(const struct ordinary *it, const struct known *known, uint32_t code)
+{
+	const uint8_t *segment = it->ip + it->segment;
+	uint32_t length = it->total - it->segment, data_offset;
+	bool is_delivered = code == known->delivered;
+
+	switch (it->protocol) {
+	case TCP:
+		data_offset = (segment[12] >> 4) * 4;
+		return is_delivered ||
+		       (data_offset >= 20 && data_offset <= length && is_sum_sound(it, length));
+	case UDP:
+		return be16(segment + 4) == length &&
+		       (is_delivered || !be16(segment + 6) || is_sum_sound(it, length));
+	case ICMP:
+		return (segment[0] == ECHO || segment[0] == ECHO_REPLY) &&
+		       (is_delivered || all_ones(0xffff + sum_words(segment, length)));
+	}
+	return false;
+}
+
+void set_usual(struct looked *it)
+{
+	const struct ordinary *of = it->ordinary;
+	uint32_t length = of->total - of->segment;
+
+	/* One by one: the rest is only read of packets of which it is set. */
+	it->packet.p = NULL;
+	it->packet.version = of->version;
+	it->packet.protocol = of->protocol;
+	addresses_of(of, it->packet.source, it->packet.destination);
+	it->packet.is_cut = false;
+	it->packet.sum_known = it->packet.sum_good = true;
+	set_payload(&it->packet, (struct bytes){of->ip + of->segment, length, length});
+	it->is_packet = true;
+}
+
+static struct usual *usual_of(struct follower *follower, const struct looked *it)
+{
+	uint64_t mixed = (it->key ^ (uint64_t)it->code << 8 ^ it->flags) * 0x9e3779b97f4a7c15;
+
+	return &follower->usual[mixed >> (64 - USUAL_BITS)];
+}
+
+/* Connection tracking knows nothing of its flow, in any of the ways. */
+static bool is_new(const struct follower *follower, struct looked *it)
+{
+	for (uint32_t i = 0; i < follower->way_count; i++) {
+		const struct ends *ends = &follower->ways[i].ends;
+
+		if (!ends->tracks || is_blank(&ends->conntrack))
+			continue;
+		if (!it->is_packet)
+			set_usual(it);
+		if (!is_unknown(&ends->conntrack, &it->packet))
+			return false;
+	}
+	return true;
+}
+
+static void show_usual(struct follower *follower, const struct usual *found)
+{
+	struct result results[MOST_WAYS];
+
+	for (uint32_t i = 0; i < follower->way_count; i++) {
+		const struct outcome *outcome = &follower->run->outcomes.list[found->ends[i]];
+
+		results[i] = (struct result){.end = outcome->end,
+					     .untracked = outcome->untracked,
+					     .states = found->states[i],
+					     .said = found->said[i]};
+	}
+	settle(follower, &follower->mine, results, found->ends);
+}
+
+bool take_usual(struct follower *follower, struct looked *it)
+{
+	const struct usual *found = usual_of(follower, it);
+
+	if (found->key != it->key || found->code != it->code || found->flags != it->flags ||
+	    !is_new(follower, it))
+		return false;
+	if (follower->batch->columns)
+		show_usual(follower, found);
+	else
+		settle_codes(follower, it, found->ends);
+	return true;
+}
+
+void note_usual(struct follower *follower, const struct looked *it,
+		const struct result results[MOST_WAYS])
+{
+	struct usual found = {.key = it->key, .code = it->code, .flags = it->flags};
+
+	for (uint32_t i = 0; i < follower->way_count; i++) {
+		found.ends[i] = it->code;
+		if (!follower->ways[i].ends.tracks)
+			continue;
+		if (!results[i].leaves_nothing)
+			return;
+		found.ends[i] = code_of(follower->run, &results[i].end, results[i].untracked);
+		found.states[i] = results[i].states;
+		found.said[i] = results[i].said;
+	}
+	*usual_of(follower, it) = found;
+}

@@ -1,0 +1,37 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * Packets that need not be followed: of a flow of which connection tracking knows nothing, sound by themselves, and
+ * dropped by policy after it, so that it knows nothing of them afterwards. All that have the same classes, the same end
+ * before conntrack and, of TCP, the same flags end alike: as the first of them did, which was followed.
+ */
+#ifndef FOLLOW_USUAL_H
+#define FOLLOW_USUAL_H
+
+#include "follow.h"
+#include "ordinary.h"
+
+enum { USUAL_BITS = 10 };
+
+struct usual {
+	uint64_t key;  /* of struct known; 0: nothing is known */
+	uint32_t code; /* of the end before conntrack */
+	uint8_t flags; /* of TCP */
+	uint8_t states[MOST_WAYS];
+	uint16_t said[MOST_WAYS];
+	uint32_t ends[MOST_WAYS]; /* codes */
+};
+
+struct follower;
+struct looked;
+
+/* Whether the packet may be one: nothing is wrong with it that conntrack looks at. known: of its classes; code: its end. */
+bool is_sound(const struct ordinary *it, const struct known *known, uint32_t code);
+/* It as conntrack sees it: of a sound one the headers need not be read again. */
+void set_usual(struct looked *it);
+/* False: it has to be followed. */
+bool take_usual(struct follower *follower, struct looked *it);
+/* It was followed, with these results. */
+void note_usual(struct follower *follower, const struct looked *it,
+		const struct result results[MOST_WAYS]);
+
+#endif
