@@ -1,31 +1,41 @@
 // SPDX-License-Identifier: Apache-2.0
-#define _DEFAULT_SOURCE /* madvise() */
 #include "new_flows.h"
 
 #include <stdlib.h>
-#include <sys/mman.h>
 
 #include "defrag.h"
 #include "keyset.h"
 #include "octets.h"
 #include "protocols.h"
 
-enum { WIDTH = 5, FIRST_SIZE = 1024, AHEAD = 16 };
+enum { WIDTH = 5, PART_BITS = 12, PARTS = 1 << PART_BITS, FIRST_SIZE = 8, CLASS_BITS = 4 };
+enum { WAITING = 13, AHEAD = 8 };
 
-/* A flow as 128 bits of a keyed hash of its numbers, so that no two are taken for one. Zeros: nothing is there. */
-struct mark {
-	uint64_t one, two;
+/*
+ * The flows that share some bits of a keyed hash, in a table of their own. A mark is 60 bits of another one, and the
+ * class; 0: nothing is there. By both together no two of some millions of flows are taken for one: the odds are less than
+ * 1 to 2^29. Marks wait until a part has a few of them: its few pages are found once for all of these.
+ */
+struct part {
+	uint64_t *marks;
+	uint32_t size, count, waiting;
+	uint64_t coming[WAITING];
 };
 
-/* Those that came last are not in the set yet: where each belongs is asked for before its turn. */
+struct coming {
+	uint64_t mark;
+	struct part *part;
+};
+
 struct new_flows {
 	struct flow_setup setup;
 	struct flow_counts counts;
-	struct mark *marks;
-	uint64_t mask, count;
-	struct mark coming[AHEAD];
-	uint8_t classes[AHEAD];
+	uint64_t count, waiting;
+	struct part *ripe; /* its marks are next, and what they need was asked for; NULL: none */
+	/* Those that came last: their parts were asked for. */
+	struct coming coming[AHEAD];
 	uint64_t came, taken;
+	struct part parts[PARTS];
 };
 
 enum { FIN = 0x01, SYN = 0x02, RST = 0x04, ACK = 0x10, SCTP_INIT = 1 };
@@ -105,143 +115,192 @@ static uint8_t class_of(const struct flow_setup *setup, const struct flow *flow,
 	return flow->protocol < 0 ? FLOW_NONE : FLOW_GENERIC;
 }
 
-/* One end of a flow: an address, and its port or what else tells flows apart. */
-struct flow_end {
-	uint64_t address[2], port;
-};
-
-static struct flow_end end_of(const uint64_t address[2], int32_t port)
-{
-	return (struct flow_end){{address[0], address[1]}, port > 0 ? (uint64_t)port : 0};
-}
-
-static bool is_greater(const struct flow_end *one, const struct flow_end *other)
+static bool is_greater(const uint64_t one[2], uint64_t one_port, const uint64_t other[2],
+		       uint64_t other_port)
 {
 	for (int i = 0; i < 2; i++)
-		if (one->address[i] != other->address[i])
-			return one->address[i] > other->address[i];
-	return one->port > other->port;
+		if (one[i] != other[i])
+			return one[i] > other[i];
+	return one_port > other_port;
 }
 
-/* The same numbers in both directions; returns how many. */
+/* The same numbers in both directions; returns how many. In the place of ports: what else tells flows apart. */
 static uint32_t set_key(uint64_t key[WIDTH], const struct flow *flow, const uint8_t *segment)
 {
 	bool is_icmp = flow->protocol == ICMP || flow->protocol == ICMPV6, swaps;
-	struct flow_end source, destination;
-	const struct flow_end *one, *other;
+	const uint64_t *one = flow->source, *other = flow->destination;
+	uint64_t one_port, other_port;
 
 	if (is_icmp) {
-		source = end_of(flow->source, be16(segment + 4));
-		destination = end_of(flow->destination, flow->icmp_type * 256 + flow->icmp_code);
+		one_port = be16(segment + 4);
+		other_port = (uint16_t)(flow->icmp_type * 256 + flow->icmp_code);
 	} else {
-		source = end_of(flow->source, flow->sport);
-		destination = end_of(flow->destination, flow->dport);
+		one_port = flow->sport > 0 ? (uint64_t)flow->sport : 0;
+		other_port = flow->dport > 0 ? (uint64_t)flow->dport : 0;
 	}
-	swaps = !is_icmp && is_greater(&source, &destination);
-	one = swaps ? &destination : &source;
-	other = swaps ? &source : &destination;
-	key[0] = one->port << 48 | other->port << 32 | (uint64_t)(uint8_t)flow->protocol << 8 |
+	swaps = !is_icmp && is_greater(one, one_port, other, other_port);
+	if (swaps) {
+		uint64_t port = one_port;
+
+		one = flow->destination;
+		other = flow->source;
+		one_port = other_port;
+		other_port = port;
+	}
+	key[0] = one_port << 48 | other_port << 32 | (uint64_t)(uint8_t)flow->protocol << 8 |
 		 flow->version;
 	if (flow->version == 4) {
-		key[1] = one->address[1] << 32 | other->address[1];
+		key[1] = one[1] << 32 | other[1];
 		return 2;
 	}
-	memcpy(key + 1, one->address, sizeof one->address);
-	memcpy(key + 3, other->address, sizeof other->address);
+	for (int i = 0; i < 2; i++) {
+		key[1 + i] = one[i];
+		key[3 + i] = other[i];
+	}
 	return WIDTH;
 }
 
 /* -- the flows that were seen -- */
 
-static bool is_free(const struct mark *mark)
+/* Where the search for a mark begins: its first bits are spread over the table. */
+static inline uint32_t place_of(const struct part *part, uint64_t mark)
 {
-	return !mark->one && !mark->two;
+	return (uint32_t)((mark >> 32) * part->size >> 32);
 }
 
 /* Where a flow is, or belongs. */
-static struct mark *slot_of(struct mark *marks, uint64_t mask, struct mark mark)
+static inline uint64_t *slot_of(const struct part *part, uint64_t mark)
 {
-	uint64_t at = mark.one & mask;
+	uint32_t at = place_of(part, mark);
 
-	while (!is_free(&marks[at]) && (marks[at].one != mark.one || marks[at].two != mark.two))
-		at = (at + 1) & mask;
-	return &marks[at];
+	while (part->marks[at] && (part->marks[at] ^ mark) >> CLASS_BITS)
+		at = at + 1 == part->size ? 0 : at + 1;
+	return &part->marks[at];
 }
 
-/* Free ones. Many are in huge pages: else most of the time goes into finding the page of a slot. */
-static struct mark *new_marks(uint64_t count)
+static bool grow(struct part *part)
 {
-	size_t size = count * sizeof(struct mark);
-	void *marks = mmap(NULL, size, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+	struct part larger = {.size = part->size ? 2 * part->size : FIRST_SIZE};
 
-	if (marks == MAP_FAILED)
-		return NULL;
-	madvise(marks, size, MADV_HUGEPAGE);
-	return marks;
-}
-
-static void free_marks(struct mark *marks, uint64_t count)
-{
-	munmap(marks, count * sizeof *marks);
-}
-
-static bool grow(struct new_flows *flows)
-{
-	uint64_t mask = 2 * flows->mask + 1;
-	struct mark *marks = new_marks(mask + 1);
-
-	if (!marks)
+	larger.marks = calloc(larger.size, sizeof *larger.marks);
+	if (!larger.marks)
 		return false;
-	for (uint64_t old = 0; old <= flows->mask; old++)
-		if (!is_free(&flows->marks[old]))
-			*slot_of(marks, mask, flows->marks[old]) = flows->marks[old];
-	free_marks(flows->marks, flows->mask + 1);
-	flows->marks = marks;
-	flows->mask = mask;
+	for (uint32_t old = 0; old < part->size; old++)
+		if (part->marks[old])
+			*slot_of(&larger, part->marks[old]) = part->marks[old];
+	free(part->marks);
+	part->marks = larger.marks;
+	part->size = larger.size;
 	return true;
 }
 
-static void take_next(struct new_flows *flows)
+/* Always a third of a part is free, so that a search is short. */
+static void add(struct new_flows *flows, struct part *part, uint64_t mark)
 {
-	uint32_t at = flows->taken++ % AHEAD;
-	struct mark *slot = slot_of(flows->marks, flows->mask, flows->coming[at]);
+	uint64_t *slot = part->size ? slot_of(part, mark) : NULL;
 
-	if (!is_free(slot))
+	if (slot && *slot)
 		return;
 	if (flows->count == flows->setup.most) {
 		flows->counts.is_more = true;
 		return;
 	}
-	*slot = flows->coming[at];
+	if (3 * part->count >= 2 * part->size) {
+		if (!grow(part)) {
+			flows->setup.most = flows->count;
+			flows->counts.is_more = true;
+			return;
+		}
+		slot = slot_of(part, mark);
+	}
+	*slot = mark;
+	part->count++;
 	flows->count++;
-	flows->counts.flows[flows->classes[at]]++;
-	/* Half of it is free, so that there is always a slot. */
-	if (2 * flows->count > flows->mask && !grow(flows))
-		flows->setup.most = flows->count;
+	flows->counts.flows[mark & ((1 << CLASS_BITS) - 1)]++;
+}
+
+static void take_waiting(struct new_flows *flows, struct part *part)
+{
+	for (uint32_t i = 0; i < part->waiting; i++)
+		add(flows, part, part->coming[i]);
+	flows->waiting -= part->waiting;
+	part->waiting = 0;
+	if (flows->ripe == part)
+		flows->ripe = NULL;
+}
+
+static void ripen(struct new_flows *flows, struct part *part)
+{
+	struct part *before = flows->ripe;
+
+	for (uint32_t i = 0; i < part->waiting; i++)
+		__builtin_prefetch(part->marks + place_of(part, part->coming[i]));
+	flows->ripe = part;
+	if (before) {
+		take_waiting(flows, before);
+		flows->ripe = part;
+	}
+}
+
+static void take_next(struct new_flows *flows)
+{
+	const struct coming *next = &flows->coming[flows->taken++ % AHEAD];
+	struct part *part = next->part;
+
+	if (part->waiting == WAITING)
+		take_waiting(flows, part);
+	part->coming[part->waiting++] = next->mark;
+	flows->waiting++;
+	if (part->waiting == WAITING)
+		ripen(flows, part);
+}
+
+static void take_all(struct new_flows *flows)
+{
+	while (flows->taken < flows->came)
+		take_next(flows);
+	for (uint32_t part = 0; part < PARTS; part++)
+		take_waiting(flows, &flows->parts[part]);
+}
+
+/* Its turn comes later. */
+static void await(struct new_flows *flows, struct part *part, uint64_t mark)
+{
+	if (flows->came - flows->taken == AHEAD)
+		take_next(flows);
+	flows->coming[flows->came++ % AHEAD] = (struct coming){mark, part};
+	__builtin_prefetch(part, 1);
+}
+
+/* Those that came first are told apart: where there may be too many, none waits. */
+static void add_now(struct new_flows *flows, struct part *part, uint64_t mark)
+{
+	if (flows->waiting || flows->taken < flows->came)
+		take_all(flows);
+	add(flows, part, mark);
 }
 
 /* One of which the flow is known and everything that tells it was captured. */
 static void count_flow(struct new_flows *flows, const struct flow *flow, const uint8_t *segment)
 {
 	uint8_t class = class_of(&flows->setup, flow, segment, &flows->counts.unknown);
-	uint32_t at = flows->came % AHEAD;
-	uint64_t key[WIDTH];
-	struct mark mark;
+	uint64_t key[WIDTH], mark;
+	struct part *part;
 	uint32_t width;
 
 	if (class == FLOW_NONE)
 		return;
-	width = set_key(key, flow, segment);
-	mark.one = key_hash(key, width, flows->setup.seeds[0]);
-	mark.two = key_hash(key, width, flows->setup.seeds[1]);
-	mark.two |= is_free(&mark);
-	if (flows->came - flows->taken == AHEAD)
-		take_next(flows);
-	__builtin_prefetch(&flows->marks[mark.one & flows->mask]);
-	flows->coming[at] = mark;
-	flows->classes[at] = class;
-	flows->came++;
 	flows->counts.beginning++;
+	if (flows->counts.is_more)
+		return;
+	width = set_key(key, flow, segment);
+	mark = key_hash(key, width, flows->setup.seeds[0]) << CLASS_BITS;
+	mark = (mark ? mark : 1 << CLASS_BITS) | class;
+	part = &flows->parts[key_hash(key, width, flows->setup.seeds[1]) & (PARTS - 1)];
+	if (flows->count + flows->waiting + AHEAD < flows->setup.most)
+		await(flows, part, mark);
+	else
+		add_now(flows, part, mark);
 }
 
 void count_ordinary(struct new_flows *flows, const struct ordinary *it)
@@ -314,20 +373,15 @@ struct new_flows *engine_new_flows(const struct flow_setup *setup)
 {
 	struct new_flows *flows = calloc(1, sizeof *flows);
 
-	if (!flows)
-		return NULL;
-	flows->setup = *setup;
-	flows->mask = FIRST_SIZE - 1;
-	flows->marks = new_marks(FIRST_SIZE);
-	if (flows->marks)
-		return flows;
-	free(flows);
-	return NULL;
+	if (flows)
+		flows->setup = *setup;
+	return flows;
 }
 
 void engine_new_flows_free(struct new_flows *flows)
 {
-	free_marks(flows->marks, flows->mask + 1);
+	for (uint32_t part = 0; part < PARTS; part++)
+		free(flows->parts[part].marks);
 	free(flows);
 }
 
@@ -348,7 +402,6 @@ int64_t engine_count_flows(struct new_flows *flows, const struct capture *captur
 
 void engine_flow_counts(struct new_flows *flows, struct flow_counts *counts)
 {
-	while (flows->taken < flows->came)
-		take_next(flows);
+	take_all(flows);
 	*counts = flows->counts;
 }
