@@ -248,15 +248,12 @@ static void take_one(struct follower *follower, int64_t row, struct looked *it)
 {
 	follower->at = row;
 	follower->it = it;
-	follower->mine = (struct piece){
-		.number = follower->batch->first + row,
-		.frame = it->frame.at,
-		.captured = it->frame.seen,
-		.wire = (uint32_t)follower->batch->capture->wire_length[row],
-	};
+	if (it->key && take_usual(follower, it))
+		return;
+	set_mine(follower);
 	if (it->odd == ODD_FRAGMENT)
 		take_fragment(follower);
-	else if (!it->key || !take_usual(follower, it))
+	else
 		take_whole(follower, it);
 }
 

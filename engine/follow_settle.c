@@ -112,6 +112,18 @@ static void put(struct follower *follower, struct one_way *way, const struct pie
 		show(follower, way, piece->number, result);
 }
 
+void set_mine(struct follower *follower)
+{
+	const struct looked *it = follower->it;
+
+	follower->mine = (struct piece){
+		.number = follower->batch->first + follower->at,
+		.frame = it->frame.at,
+		.captured = it->frame.seen,
+		.wire = (uint32_t)follower->batch->capture->wire_length[follower->at],
+	};
+}
+
 /* A packet of which raw leaves conntrack an entry, unless policy after it drops the packet. */
 static void begin_flow(struct follower *follower, const struct piece *piece)
 {

@@ -49,7 +49,7 @@ struct follower {
 	int64_t doubted, refused; /* those that come next */
 	struct looked looked[BATCH];
 	struct usual usual[1 << USUAL_BITS];
-	/* The packet whose turn it is: its place in the batch, what is known of it, and its frame. */
+	/* The packet whose turn it is: its place in the batch, what is known of it, and its frame (set_mine()). */
 	int64_t at;
 	const struct looked *it;
 	struct piece mine;
@@ -58,6 +58,9 @@ struct follower {
 
 /* Whether it is as if it was cut; row: its place in the batch. */
 bool is_shortened(const struct follower *follower, int64_t row);
+
+/* The packet whose turn it is, as a piece: before it is settled. */
+void set_mine(struct follower *follower);
 
 /* The end of a packet, by each way. codes: those of the ends, NO_CODE where they are not known. */
 void settle(struct follower *follower, const struct piece *piece,

@@ -88,6 +88,7 @@ static void show_usual(struct follower *follower, const struct usual *found)
 					     .states = found->states[i],
 					     .said = found->said[i]};
 	}
+	set_mine(follower);
 	settle(follower, &follower->mine, results, found->ends);
 }
 

@@ -1,24 +1,25 @@
 // SPDX-License-Identifier: Apache-2.0
+#define _DEFAULT_SOURCE /* madvise() */
 #include "new_flows.h"
 
 #include <stdlib.h>
+#include <sys/mman.h>
 
 #include "defrag.h"
 #include "keyset.h"
 #include "octets.h"
 #include "protocols.h"
 
-enum { WIDTH = 5, PART_BITS = 12, PARTS = 1 << PART_BITS, FIRST_SIZE = 8, CLASS_BITS = 4 };
-enum { WAITING = 13, AHEAD = 8 };
+enum { WIDTH = 5, CLASS_BITS = 4, PARTS = 4096, FIRST_SIZE = 8, WAITING = 15, AHEAD = 8 };
+enum { HUGE = 2 << 20 }; /* bytes of a page */
 
 /*
- * The flows that share some bits of a keyed hash, in a table of their own. A mark is 60 bits of another one, and the
- * class; 0: nothing is there. By both together no two of some millions of flows are taken for one: the odds are less than
- * 1 to 2^29. Marks wait until a part has a few of them: its few pages are found once for all of these.
+ * The flows that share 12 bits of a keyed hash. A mark is 60 bits of another one, and the class; 0: nothing is there. By
+ * both together no two of some millions of flows are taken for one: the odds are less than 1 to 2^29. Marks wait until a
+ * part has a few of them, whose places in the table are asked for at once.
  */
 struct part {
-	uint64_t *marks;
-	uint32_t size, count, waiting;
+	uint32_t count, waiting;
 	uint64_t coming[WAITING];
 };
 
@@ -31,7 +32,10 @@ struct new_flows {
 	struct flow_setup setup;
 	struct flow_counts counts;
 	uint64_t count, waiting;
-	struct part *ripe; /* its marks are next, and what they need was asked for; NULL: none */
+	/* For each part a table of so many slots, one behind the other; behind all that there may be room for another. */
+	uint64_t *marks;
+	uint32_t size, most_size;
+	struct part *ripe; /* its marks are next, and their places were asked for; NULL: none */
 	/* Those that came last: their parts were asked for. */
 	struct coming coming[AHEAD];
 	uint64_t came, taken;
@@ -162,56 +166,81 @@ static uint32_t set_key(uint64_t key[WIDTH], const struct flow *flow, const uint
 
 /* -- the flows that were seen -- */
 
-/* Where the search for a mark begins: its first bits are spread over the table. */
-static inline uint32_t place_of(const struct part *part, uint64_t mark)
+/* Of all tables, and one more. */
+static size_t bytes_of(uint32_t size)
 {
-	return (uint32_t)((mark >> 32) * part->size >> 32);
+	return ((size_t)PARTS + 1) * size * sizeof(uint64_t);
+}
+
+static inline uint64_t *table_of(const struct new_flows *flows, const struct part *part)
+{
+	return flows->marks + (uint64_t)(part - flows->parts) * flows->size;
+}
+
+/* Where the search for a mark begins: its first bits are spread over the table. */
+static inline uint64_t place_of(const struct new_flows *flows, uint64_t mark)
+{
+	return (mark >> 32) * flows->size >> 32;
 }
 
 /* Where a flow is, or belongs. */
-static inline uint64_t *slot_of(const struct part *part, uint64_t mark)
+static inline uint64_t *slot_of(const struct new_flows *flows, const struct part *part,
+				uint64_t mark)
 {
-	uint32_t at = place_of(part, mark);
+	uint64_t *table = table_of(flows, part), at = place_of(flows, mark);
 
-	while (part->marks[at] && (part->marks[at] ^ mark) >> CLASS_BITS)
-		at = at + 1 == part->size ? 0 : at + 1;
-	return &part->marks[at];
+	while (table[at] && (table[at] ^ mark) >> CLASS_BITS)
+		at = (at + 1) & (flows->size - 1);
+	return &table[at];
 }
 
-static bool grow(struct part *part)
+/* The tables become twice as large where they are, the last one first; what is behind all of them is still zero. */
+static bool grow(struct new_flows *flows)
 {
-	struct part larger = {.size = part->size ? 2 * part->size : FIRST_SIZE};
+	uint32_t before = flows->size;
+	size_t bytes = before * sizeof *flows->marks;
+	uint64_t *copy = flows->marks + (uint64_t)PARTS * flows->most_size;
 
-	larger.marks = calloc(larger.size, sizeof *larger.marks);
-	if (!larger.marks)
+	if (before == flows->most_size)
 		return false;
-	for (uint32_t old = 0; old < part->size; old++)
-		if (part->marks[old])
-			*slot_of(&larger, part->marks[old]) = part->marks[old];
-	free(part->marks);
-	part->marks = larger.marks;
-	part->size = larger.size;
+	if (2 * PARTS * bytes == HUGE) /* else most of the time goes into finding pages */
+		madvise(flows->marks, bytes_of(flows->most_size), MADV_HUGEPAGE);
+	flows->size = 2 * before;
+	for (struct part *part = flows->parts + PARTS; part-- > flows->parts;) {
+		memcpy(copy, flows->marks + (uint64_t)(part - flows->parts) * before, bytes);
+		if (part < flows->parts + PARTS / 2)
+			memset(table_of(flows, part), 0, 2 * bytes);
+		for (uint32_t old = 0; old < before; old++)
+			if (copy[old])
+				*slot_of(flows, part, copy[old]) = copy[old];
+	}
 	return true;
 }
 
-/* Always a third of a part is free, so that a search is short. */
+/* A third of the slots are free, and some of each part, so that a search is short. */
+static bool is_full(const struct new_flows *flows, const struct part *part)
+{
+	return 3 * flows->count >= 2 * (uint64_t)PARTS * flows->size ||
+	       8 * (part->count + 1) > 7 * flows->size;
+}
+
 static void add(struct new_flows *flows, struct part *part, uint64_t mark)
 {
-	uint64_t *slot = part->size ? slot_of(part, mark) : NULL;
+	uint64_t *slot = slot_of(flows, part, mark);
 
-	if (slot && *slot)
+	if (*slot)
 		return;
 	if (flows->count == flows->setup.most) {
 		flows->counts.is_more = true;
 		return;
 	}
-	if (3 * part->count >= 2 * part->size) {
-		if (!grow(part)) {
+	if (is_full(flows, part)) {
+		if (!grow(flows)) {
 			flows->setup.most = flows->count;
 			flows->counts.is_more = true;
 			return;
 		}
-		slot = slot_of(part, mark);
+		slot = slot_of(flows, part, mark);
 	}
 	*slot = mark;
 	part->count++;
@@ -234,7 +263,7 @@ static void ripen(struct new_flows *flows, struct part *part)
 	struct part *before = flows->ripe;
 
 	for (uint32_t i = 0; i < part->waiting; i++)
-		__builtin_prefetch(part->marks + place_of(part, part->coming[i]));
+		__builtin_prefetch(table_of(flows, part) + place_of(flows, part->coming[i]));
 	flows->ripe = part;
 	if (before) {
 		take_waiting(flows, before);
@@ -373,15 +402,24 @@ struct new_flows *engine_new_flows(const struct flow_setup *setup)
 {
 	struct new_flows *flows = calloc(1, sizeof *flows);
 
-	if (flows)
-		flows->setup = *setup;
-	return flows;
+	if (!flows)
+		return NULL;
+	flows->setup = *setup;
+	flows->size = flows->most_size = FIRST_SIZE;
+	while (3 * setup->most > 2 * (uint64_t)PARTS * flows->most_size)
+		flows->most_size *= 2;
+	/* Of what is not used yet the system gives no memory. */
+	flows->marks = mmap(NULL, bytes_of(flows->most_size), PROT_READ | PROT_WRITE,
+			    MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+	if (flows->marks != MAP_FAILED)
+		return flows;
+	free(flows);
+	return NULL;
 }
 
 void engine_new_flows_free(struct new_flows *flows)
 {
-	for (uint32_t part = 0; part < PARTS; part++)
-		free(flows->parts[part].marks);
+	munmap(flows->marks, bytes_of(flows->most_size));
 	free(flows);
 }
 
