@@ -161,22 +161,6 @@ static void add_member(struct sets *sets, const struct port_member *member)
 				      (rules)->port_sets[(rules)->names[name]].count;  \
 		     member++)
 
-/* Of the world, and those of policy after conntrack. */
-struct all_rules {
-	const struct rules *list[1 + MOST_AFTER * sizeof(struct after) / sizeof(struct chain *)];
-	uint32_t count;
-};
-
-static void list_after(struct all_rules *all, const struct after *after)
-{
-	const struct chain *chains[] = {after->pre_dnat, after->input, after->forward_in,
-					after->forward_out, after->forward_inside};
-
-	for (size_t i = 0; i < sizeof chains / sizeof *chains; i++)
-		if (chains[i])
-			all->list[all->count++] = &chains[i]->rules;
-}
-
 static void add_rules(struct sets *sets, const struct rules *rules)
 {
 	EACH_CONDITION(on, rules, entry)
@@ -197,6 +181,7 @@ static void add_rules(struct sets *sets, const struct rules *rules)
 
 static void add_world(struct sets *sets, const struct world *world)
 {
+	add_rules(sets, &world->raw);
 	add(sets, &world->own);
 	add(sets, &world->broadcasts);
 	add(sets, &world->anycasts);
@@ -384,16 +369,15 @@ static bool merge_all(struct classes *classes, struct merge *merge, const struct
 	return version == 4 ? divide4(&classes->four) : divide6(&classes->six);
 }
 
-static bool divide_addresses(struct classes *classes, const struct world *world,
-			     const struct all_rules *all)
+static bool divide_addresses(struct classes *classes, const struct world *world)
 {
 	struct sets *sets = calloc(1, sizeof *sets);
 	struct merge *merge = calloc(1, sizeof *merge);
 	bool good = sets && merge;
 
 	if (good) {
-		for (uint32_t i = 0; i < all->count; i++)
-			add_rules(sets, all->list[i]);
+		for (uint32_t i = 0; i < classes->other_count; i++)
+			add_rules(sets, classes->other[i]);
 		add_world(sets, world);
 		merge->words = (sets->count + 1 + 63) / 64;
 		good = !sets->full && merge_all(classes, merge, sets, 4) &&
@@ -435,13 +419,14 @@ static void mark_all(uint8_t *begins, const struct rules *rules)
 		mark(begins, rules->other[i].port & 0xffff, rules->other[i].port & 0xffff);
 }
 
-static bool divide_ports(struct classes *classes, const struct all_rules *all)
+static bool divide_ports(struct classes *classes, const struct world *world)
 {
 	uint8_t begins[65536] = {0};
 	uint32_t class = 0;
 
-	for (uint32_t i = 0; i < all->count; i++)
-		mark_all(begins, all->list[i]);
+	mark_all(begins, &world->raw);
+	for (uint32_t i = 0; i < classes->other_count; i++)
+		mark_all(begins, classes->other[i]);
 	for (uint32_t port = 0; port < 65536; port++) {
 		class += begins[port];
 		if (class > MOST_PORT_CLASSES)
@@ -451,29 +436,26 @@ static bool divide_ports(struct classes *classes, const struct all_rules *all)
 	return true;
 }
 
-struct classes *engine_classes(const struct world *world, const struct after *const *after,
+struct classes *engine_classes(const struct world *world, const struct rules *const *other,
 			       uint32_t count)
 {
 	struct classes *classes = calloc(1, sizeof *classes);
-	struct all_rules all = {{&world->raw}, 1};
 
-	for (uint32_t i = 0; i < count; i++)
-		list_after(&all, after[i]);
-	if (classes && divide_addresses(classes, world, &all) && divide_ports(classes, &all)) {
-		while (classes->after_count < count) {
-			classes->after[classes->after_count] = after[classes->after_count];
-			classes->after_count++;
-		}
-		return classes;
+	if (classes && count <= MOST_OTHER) {
+		for (uint32_t i = 0; i < count; i++)
+			classes->other[i] = other[i];
+		classes->other_count = count;
+		if (divide_addresses(classes, world) && divide_ports(classes, world))
+			return classes;
 	}
 	engine_classes_free(classes);
 	return count ? engine_classes(world, NULL, 0) : NULL;
 }
 
-bool tells_apart(const struct classes *classes, const struct after *after)
+bool tells_apart(const struct classes *classes, const struct rules *rules)
 {
-	for (uint32_t i = 0; i < classes->after_count; i++)
-		if (classes->after[i] == after)
+	for (uint32_t i = 0; i < classes->other_count; i++)
+		if (classes->other[i] == rules)
 			return true;
 	return false;
 }

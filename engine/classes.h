@@ -13,7 +13,7 @@
 
 enum {
 	MOST_SEARCHED = 4, /* segments of a block that are looked at one by one */
-	MOST_AFTER = 2
+	MOST_OTHER = 16
 };
 
 static const uint32_t IS_NODE = 1u << 31;
@@ -33,9 +33,9 @@ struct classes {
 	struct trie4 four;
 	struct trie6 six;
 	uint16_t ports[65536];
-	/* Policies after conntrack whose sets and ranges are among them. */
-	const struct after *after[MOST_AFTER];
-	uint32_t after_count;
+	/* Rules whose sets and ranges are among them, beside those of the world. */
+	const struct rules *other[MOST_OTHER];
+	uint32_t other_count;
 };
 
 static inline unsigned __int128 key6(uint64_t high, uint64_t low)
@@ -44,13 +44,13 @@ static inline unsigned __int128 key6(uint64_t high, uint64_t low)
 }
 
 /*
- * The classes for a world, of which classes is not read, and policies after conntrack, at most MOST_AFTER; of the world
- * alone, if there are too many. NULL: no memory, or too many nevertheless.
+ * The classes for a world, of which classes is not read, and other rules, at most MOST_OTHER; of the world alone, if there
+ * are too many. NULL: no memory, or too many nevertheless.
  */
 ENGINE_API struct classes *engine_classes(const struct world *world,
-					  const struct after *const *after, uint32_t count);
+					  const struct rules *const *other, uint32_t count);
 ENGINE_API void engine_classes_free(struct classes *classes);
-/* Whether packets whose keys are alike are so for this policy after conntrack as well. */
-bool tells_apart(const struct classes *classes, const struct after *after);
+/* Whether packets whose keys are alike are so for these rules as well. */
+bool tells_apart(const struct classes *classes, const struct rules *rules);
 
 #endif

@@ -5,7 +5,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-enum { CONNS_A_CHUNK = 1024, FIRST_BUCKETS = 1024 };
+enum { CONNS_A_CHUNK = 1024, FIRST_SLOTS = 1024 };
 
 #define NO_CONN UINT32_MAX
 
@@ -15,13 +15,10 @@ bool conns_init(struct conns *conns, uint64_t seed, uint64_t most_bytes)
 		.seed = seed,
 		.most_bytes = most_bytes,
 		.free = NO_CONN,
-		.bucket_mask = FIRST_BUCKETS - 1,
+		.slot_mask = FIRST_SLOTS - 1,
+		.slots = calloc(FIRST_SLOTS, sizeof *conns->slots),
 	};
-	conns->buckets = malloc(FIRST_BUCKETS * sizeof *conns->buckets);
-	if (!conns->buckets)
-		return false;
-	memset(conns->buckets, 0xff, FIRST_BUCKETS * sizeof *conns->buckets);
-	return true;
+	return conns->slots;
 }
 
 static struct conn *at(const struct conns *conns, uint32_t index)
@@ -36,61 +33,86 @@ void conns_free(struct conns *conns)
 	for (uint32_t chunk = 0; chunk < conns->chunk_count; chunk++)
 		free(conns->chunks[chunk]);
 	free(conns->chunks);
-	free(conns->buckets);
+	free(conns->slots);
 }
 
-static uint32_t *bucket_of(const struct conns *conns, const struct tuple *key)
+static uint32_t hash_of(const struct conns *conns, const struct tuple *key)
 {
 	uint64_t words[sizeof *key / sizeof(uint64_t)];
 
 	memcpy(words, key, sizeof words);
-	return &conns->buckets[(uint32_t)key_hash(words, sizeof words / sizeof *words,
-						  conns->seed) &
-			       conns->bucket_mask];
+	return (uint32_t)key_hash(words, sizeof words / sizeof *words, conns->seed);
 }
 
 void conns_prefetch(const struct conns *conns, const struct tuple *key)
 {
 	if (conns->count)
-		__builtin_prefetch(bucket_of(conns, key));
+		__builtin_prefetch(&conns->slots[hash_of(conns, key) & conns->slot_mask]);
+}
+
+static struct conn *conn_in(const struct conns *conns, uint64_t slot)
+{
+	return at(conns, (uint32_t)slot - 1);
 }
 
 struct conn *conns_find(const struct conns *conns, const struct tuple *key)
 {
-	for (uint32_t index = conns->count ? *bucket_of(conns, key) : NO_CONN; index != NO_CONN;) {
-		struct conn *conn = at(conns, index);
+	uint32_t hash, here;
 
+	if (!conns->count)
+		return NULL;
+	hash = hash_of(conns, key);
+	for (here = hash & conns->slot_mask; conns->slots[here];
+	     here = (here + 1) & conns->slot_mask) {
+		struct conn *conn;
+
+		if (conns->slots[here] >> 32 != hash)
+			continue;
+		conn = conn_in(conns, conns->slots[here]);
 		if (!memcmp(&conn->key, key, sizeof *key))
 			return conn;
-		index = conn->next;
 	}
 	return NULL;
+}
+
+static void set_slot(struct conns *conns, uint64_t slot)
+{
+	uint32_t here = (uint32_t)(slot >> 32) & conns->slot_mask;
+
+	while (conns->slots[here])
+		here = (here + 1) & conns->slot_mask;
+	conns->slots[here] = slot;
 }
 
 static bool grow(struct conns *conns)
 {
 	struct conns larger = *conns;
 
-	larger.bucket_mask = conns->bucket_mask * 2 + 1;
-	larger.buckets = malloc(((size_t)larger.bucket_mask + 1) * sizeof *larger.buckets);
-	if (!larger.buckets)
+	larger.slot_mask = conns->slot_mask * 2 + 1;
+	larger.slots = calloc((size_t)larger.slot_mask + 1, sizeof *larger.slots);
+	if (!larger.slots)
 		return false;
-	memset(larger.buckets, 0xff, ((size_t)larger.bucket_mask + 1) * sizeof *larger.buckets);
-	for (uint32_t old = 0; old <= conns->bucket_mask; old++) {
-		uint32_t index = conns->buckets[old];
-
-		while (index != NO_CONN) {
-			struct conn *conn = at(conns, index);
-			uint32_t next = conn->next, *bucket = bucket_of(&larger, &conn->key);
-
-			conn->next = *bucket;
-			*bucket = index;
-			index = next;
-		}
-	}
-	free(conns->buckets);
+	for (uint32_t old = 0; old <= conns->slot_mask; old++)
+		if (conns->slots[old])
+			set_slot(&larger, conns->slots[old]);
+	free(conns->slots);
 	*conns = larger;
 	return true;
+}
+
+/* Those that follow move up, as far as they may: so no search ends too early. */
+static void clear_slot(struct conns *conns, uint32_t here)
+{
+	for (uint32_t next = (here + 1) & conns->slot_mask; conns->slots[next];
+	     next = (next + 1) & conns->slot_mask) {
+		uint32_t home = (uint32_t)(conns->slots[next] >> 32) & conns->slot_mask;
+
+		if (((next - home) & conns->slot_mask) < ((next - here) & conns->slot_mask))
+			continue;
+		conns->slots[here] = conns->slots[next];
+		here = next;
+	}
+	conns->slots[here] = 0;
 }
 
 static uint32_t new_index(struct conns *conns)
@@ -121,10 +143,10 @@ static uint32_t new_index(struct conns *conns)
 
 struct conn *conns_add(struct conns *conns, const struct tuple *key, bool is_own_inverse)
 {
-	uint32_t index, *bucket;
 	struct conn *conn;
+	uint32_t index;
 
-	if (conns->count > conns->bucket_mask && !grow(conns)) {
+	if (2 * (uint64_t)conns->count > conns->slot_mask && !grow(conns)) {
 		conns->forgets = true;
 		return NULL;
 	}
@@ -134,21 +156,20 @@ struct conn *conns_add(struct conns *conns, const struct tuple *key, bool is_own
 		return NULL;
 	}
 	conn = at(conns, index);
-	bucket = bucket_of(conns, key);
-	*conn = (struct conn){.key = *key, .next = *bucket, .is_own_inverse = is_own_inverse};
-	*bucket = index;
+	*conn = (struct conn){.key = *key, .is_own_inverse = is_own_inverse};
+	set_slot(conns, (uint64_t)hash_of(conns, key) << 32 | (index + 1));
 	conns->count++;
 	return conn;
 }
 
 void conns_remove(struct conns *conns, struct conn *conn)
 {
-	uint32_t *link = bucket_of(conns, &conn->key), index;
+	uint32_t here = hash_of(conns, &conn->key) & conns->slot_mask, index;
 
-	while (at(conns, *link) != conn)
-		link = &at(conns, *link)->next;
-	index = *link;
-	*link = conn->next;
+	while (conn_in(conns, conns->slots[here]) != conn)
+		here = (here + 1) & conns->slot_mask;
+	index = (uint32_t)conns->slots[here] - 1;
+	clear_slot(conns, here);
 	conn_clear(conns, conn);
 	conn->next = conns->free;
 	conns->free = index;

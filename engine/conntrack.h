@@ -188,7 +188,7 @@ enum holds { HOLDS_NOTHING, HOLDS_BRIEF, HOLDS_ENTRY, HOLDS_OPENER, HOLDS_WORLDS
 /* Everything that has one tuple or its inverse. */
 struct conn {
 	struct tuple key;
-	uint32_t next; /* of those with the same hash; of those that are free */
+	uint32_t next; /* of those that are free */
 	uint8_t holds;
 	uint8_t open; /* enum coin: why nobody knows what its entry is, or NO_COIN */
 	bool is_own_inverse;
@@ -202,8 +202,9 @@ struct conn {
 
 struct conns {
 	struct conn **chunks;
-	uint32_t *buckets;
-	uint32_t bucket_mask, chunk_count, used, free, count;
+	/* By hash: its 32 bits, and the position in the chunks + 1; 0: nothing is there. At most half of them are used. */
+	uint64_t *slots;
+	uint32_t slot_mask, chunk_count, used, free, count;
 	uint64_t bytes, most_bytes;
 	uint64_t seed;
 	bool forgets; /* there was one more than are kept */

@@ -8,11 +8,6 @@
 #include "octets.h"
 #include "protocols.h"
 
-static int64_t now_ns(const struct follower *follower)
-{
-	return follower->batch->times ? follower->batch->times[follower->at] : 0;
-}
-
 static void lose(void *user, const struct piece *piece, enum reason reason)
 {
 	struct result result = {0};
@@ -286,23 +281,10 @@ static int64_t take_all(struct follower *follower)
 	return ALL_PREDICTED;
 }
 
-/* Policy after conntrack does the same to packets with one key. */
-static bool are_told_apart(const struct follower *follower)
-{
-	for (uint32_t i = 0; i < follower->way_count; i++) {
-		const struct after *after = follower->ways[i].ends.after;
-
-		if (after &&
-		    !(follower->world.classes && tells_apart(follower->world.classes, after)))
-			return false;
-	}
-	return true;
-}
-
 static bool init(struct follower *follower, const struct follower_setup *setup)
 {
 	struct defrag_user on = {lose, leave_unknown, complete, leave, follower};
-	bool good;
+	bool good, is_usual = true;
 
 	follower->world = *setup->world;
 	follower->alone = setup->alone;
@@ -315,8 +297,9 @@ static bool init(struct follower *follower, const struct follower_setup *setup)
 		good &= ends_init(ends, &follower->world, &setup->ways[i], setup->seed,
 				  setup->most_flow_bytes);
 		follower->tracks |= ends->tracks;
+		is_usual &= are_told_apart(follower->world.classes, &setup->ways[i]);
 	}
-	follower->is_usual = follower->tracks && are_told_apart(follower);
+	follower->is_usual = follower->tracks && is_usual;
 	follower->world.records_flows =
 		false; /* those of ordinary packets only where they are needed */
 	follower->run = run_of(&follower->world);

@@ -155,7 +155,10 @@ struct result {
 	uint16_t said;
 	uint8_t states;
 	bool untracked;
-	bool leaves_nothing;	       /* conntrack knew nothing of its flow, and does not now */
+	/* It has one state, as each packet like it of a flow that conntrack knows nothing of. */
+	bool is_usual;
+	/* enum conn_state: the last hook passes it; it is delivered, and its answer gets to conntrack. */
+	uint8_t passed, delivered;
 	const struct several *several; /* NULL: one end */
 	const struct piece *told;      /* NULL: the packet itself */
 };

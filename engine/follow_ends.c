@@ -251,14 +251,13 @@ static bool is_past_input(const struct end *end)
 	return end->fate != FORWARDED && (end->stage == NO_STAGE || end->stage == AT_SOCKET);
 }
 
-/* False: it is a packet of a flow that conntrack knew nothing of, and it leaves nothing. */
-static bool leave_behind(struct ends *ends, struct conn_packet *packet, const struct flow *flow,
+static void leave_behind(struct ends *ends, struct conn_packet *packet, const struct flow *flow,
 			 const struct end found[SEEN_STATES], uint8_t states,
-			 struct conn_verdict *verdict)
+			 struct conn_verdict *verdict, struct result *result)
 {
-	bool is_open = verdict->coin != NO_COIN || verdict->conn;
 	uint8_t passed = 0, delivered = 0;
 
+	result->is_usual = verdict->coin == NO_COIN && !verdict->conn;
 	for (uint32_t state = 0; state < SEEN_STATES; state++) {
 		const struct end *end = &found[state];
 
@@ -266,15 +265,16 @@ static bool leave_behind(struct ends *ends, struct conn_packet *packet, const st
 			continue;
 		if (end->fate == UNDETERMINED) {
 			may_have_passed(&ends->conntrack, packet);
-			is_open = true;
+			result->is_usual = false;
 		} else if (end->fate == DELIVERED && is_answered(&ends->conntrack, flow)) {
 			delivered |= bit(state);
 		} else if (is_past_input(end) || end->fate == FORWARDED) {
 			passed |= bit(state);
 		}
 	}
+	result->passed = passed;
+	result->delivered = delivered;
 	conclude(&ends->conntrack, packet, verdict, passed, delivered);
-	return is_open || passed || delivered;
 }
 
 /* -- packets of which the capture cut what decides -- */
@@ -341,7 +341,7 @@ void track(struct ends *ends, struct conn_packet *packet, const struct flow *flo
 	for (uint32_t i = 0; i < verdict.outcome_count; i++)
 		states |= bit(verdict.outcomes[i].state);
 	set_ends(ends, flow, &result->end, states, found);
-	result->leaves_nothing = !leave_behind(ends, packet, flow, found, states, &verdict);
+	leave_behind(ends, packet, flow, found, states, &verdict, result);
 	join_ends(found, states, verdict.coin == COIN_ISN, why[verdict.coin], result, &ends->one);
 	result->states = states;
 	result->said = say(ends, &verdict);

@@ -56,6 +56,12 @@ struct follower {
 	bool no_memory;
 };
 
+/* When the packet whose turn it is arrives. */
+static inline int64_t now_ns(const struct follower *follower)
+{
+	return follower->batch->times ? follower->batch->times[follower->at] : 0;
+}
+
 /* Whether it is as if it was cut; row: its place in the batch. */
 bool is_shortened(const struct follower *follower, int64_t row);
 

@@ -76,6 +76,24 @@ static bool is_new(const struct follower *follower, struct looked *it)
 	return true;
 }
 
+/* What it leaves at conntrack. */
+static void leave_usual(struct follower *follower, struct looked *it, const struct usual *found)
+{
+	for (uint32_t i = 0; i < follower->way_count; i++) {
+		struct conntrack *conntrack = &follower->ways[i].ends.conntrack;
+		struct conn_verdict verdict;
+
+		if (!(found->passed[i] | found->delivered[i]))
+			continue;
+		if (!it->is_packet)
+			set_usual(it);
+		it->packet.untracked = it->untracked;
+		it->packet.at_ns = now_ns(follower);
+		observe(conntrack, &it->packet, &verdict);
+		conclude(conntrack, &it->packet, &verdict, found->passed[i], found->delivered[i]);
+	}
+}
+
 static void show_usual(struct follower *follower, const struct usual *found)
 {
 	struct result results[MOST_WAYS];
@@ -99,6 +117,7 @@ bool take_usual(struct follower *follower, struct looked *it)
 	if (found->key != it->key || found->code != it->code || found->flags != it->flags ||
 	    !is_new(follower, it))
 		return false;
+	leave_usual(follower, it, found);
 	if (follower->batch->columns)
 		show_usual(follower, found);
 	else
@@ -115,11 +134,30 @@ void note_usual(struct follower *follower, const struct looked *it,
 		found.ends[i] = it->code;
 		if (!follower->ways[i].ends.tracks)
 			continue;
-		if (!results[i].leaves_nothing)
+		if (!results[i].is_usual)
 			return;
 		found.ends[i] = code_of(follower->run, &results[i].end, results[i].untracked);
 		found.states[i] = results[i].states;
+		found.passed[i] = results[i].passed;
+		found.delivered[i] = results[i].delivered;
 		found.said[i] = results[i].said;
 	}
 	*usual_of(follower, it) = found;
+}
+
+bool are_told_apart(const struct classes *classes, const struct way_setup *way)
+{
+	const struct after none = {0}, *after = way->after ? way->after : &none;
+	const struct chain *chains[] = {after->pre_dnat, after->input, after->forward_in,
+					after->forward_out, after->forward_inside};
+
+	if (!way->tracks)
+		return true;
+	if (!classes || !tells_apart(classes, way->sends_outside) ||
+	    !tells_apart(classes, way->sends_inside))
+		return false;
+	for (size_t i = 0; i < sizeof chains / sizeof *chains; i++)
+		if (chains[i] && !tells_apart(classes, &chains[i]->rules))
+			return false;
+	return true;
 }

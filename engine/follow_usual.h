@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Packets that need not be followed: of a flow of which connection tracking knows nothing, sound by themselves, and
- * dropped by policy after it, so that it knows nothing of them afterwards. All that have the same classes, the same end
- * before conntrack and, of TCP, the same flags end alike: as the first of them did, which was followed.
+ * Packets for which policy need not be asked again: of a flow of which connection tracking knows nothing, and sound by
+ * themselves. All that have the same classes, the same end before conntrack and, of TCP, the same flags end alike: as the
+ * first of them did, which was followed. Conntrack sees those that leave something there.
  */
 #ifndef FOLLOW_USUAL_H
 #define FOLLOW_USUAL_H
@@ -16,7 +16,8 @@ struct usual {
 	uint64_t key;  /* of struct known; 0: nothing is known */
 	uint32_t code; /* of the end before conntrack */
 	uint8_t flags; /* of TCP */
-	uint8_t states[MOST_WAYS];
+	uint8_t states[MOST_WAYS], passed[MOST_WAYS],
+		delivered[MOST_WAYS]; /* as struct result has them */
 	uint16_t said[MOST_WAYS];
 	uint32_t ends[MOST_WAYS]; /* codes */
 };
@@ -24,6 +25,8 @@ struct usual {
 struct follower;
 struct looked;
 
+/* What all rules after raw say of packets with one key is the same. */
+bool are_told_apart(const struct classes *classes, const struct way_setup *way);
 /* Whether the packet may be one: nothing is wrong with it that conntrack looks at. known: of its classes; code: its end. */
 bool is_sound(const struct ordinary *it, const struct known *known, uint32_t code);
 /* It as conntrack sees it: of a sound one the headers need not be read again. */

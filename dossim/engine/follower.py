@@ -32,7 +32,7 @@ from dossim.engine.layout import (
 from dossim.engine.library import function
 from dossim.engine.new_flows import BegunFlows
 from dossim.engine.predictor import DoubtGiven, Frames, Given, Predictor
-from dossim.engine.rules import I32, U8, After, Ends, Rules
+from dossim.engine.rules import I32, U8, After, Chain, Ends, Rules
 from dossim.engine.totals import Kind
 
 Bool = npt.NDArray[np.bool_]
@@ -74,6 +74,12 @@ class Way:
     inside: Rules | None = None
     tcp_ports: Sequence[int] = ()
     tracks: bool = False
+
+    @property
+    def rules(self) -> tuple[Rules | Chain, ...]:
+        """All that there are."""
+        chains = () if self.after is None else self.after.chains.values()
+        return (*chains, *(rules for rules in (self.outside, self.inside) if rules is not None))
 
 
 @dataclass(frozen=True)

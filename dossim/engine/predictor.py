@@ -14,7 +14,7 @@ import numpy.typing as npt
 
 from dossim.engine.layout import FLOW, ROUTE, CaptureStruct, ColumnsStruct, DoubtStruct, Kept, Rows, WorldStruct
 from dossim.engine.library import function
-from dossim.engine.rules import I32, U8, After, Ends, RuleRows
+from dossim.engine.rules import I32, U8, Chain, Ends, RuleRows, Rules
 from enforcer.model.nets import Nets
 
 NOT_EARLY, XDP, DEVICE, NETDEV = range(4)
@@ -62,11 +62,11 @@ class World:
 
 
 class Predictor:
-    """The engine for one host and interface. ``after``: policies after conntrack, at most two, by which packets are
-    told apart as well, so that what they do to usual ones is remembered.
+    """The engine for one host and interface. ``others``: rules beside those of the world by which packets are told
+    apart, so that what they say of usual ones is remembered.
     """
 
-    def __init__(self, world: World, after: Sequence[After] = ()) -> None:
+    def __init__(self, world: World, others: Sequence[Rules | Chain] = ()) -> None:
         kept = self._kept = Kept()
         self.struct = WorldStruct(
             raw=world.rules.struct(kept, egress=False),
@@ -87,10 +87,10 @@ class Predictor:
             **{name: kept.nets(getattr(world, name)) for name in ("own", "broadcasts", "anycasts", "joined", "routed")},
         )
         pointer = ctypes.c_void_p
-        self._after = after  # the engine knows them by their addresses
-        pointers = (pointer * len(after))(*(ctypes.addressof(one.struct) for one in after))
+        self._others = others  # the engine knows them by their addresses
+        addresses = (pointer * len(others))(*(one.address for one in others))
         divide = function("engine_classes", [pointer, pointer, ctypes.c_uint32], pointer)
-        self.struct.classes = divide(ctypes.byref(self.struct), pointers, len(after))
+        self.struct.classes = divide(ctypes.byref(self.struct), addresses, len(others))
         weakref.finalize(self, function("engine_classes_free", [pointer], None), self.struct.classes)
 
     def predict(

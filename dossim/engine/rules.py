@@ -94,6 +94,7 @@ class Rules:
     def __init__(self, rows: RuleRows, *, egress: bool) -> None:
         self._kept = Kept()
         self.struct = rows.struct(self._kept, egress=egress)
+        self.address = ctypes.addressof(self.struct)
 
     def decide(self, flows: Rows) -> tuple[U8, I32]:
         """The verdict on each flow, and the index of the entry that denies or allows it."""
@@ -116,12 +117,13 @@ class Chain:
         self._kept = Kept()
         rules = rows.struct(self._kept, egress=egress)
         self.struct = ChainStruct(rules, self._kept.rows(TIER, tiers), len(tiers), by_invalid, by_end)
+        self.address = ctypes.addressof(self.struct) + ChainStruct.rules.offset  # of its rules
 
 
 class After:
     """The policy of all hooks after conntrack. ``chains``: fields of AfterStruct, and their chains."""
 
     def __init__(self, chains: Mapping[str, Chain]) -> None:
-        self._chains = chains
+        self.chains = chains
         pointers = {name: ctypes.pointer(chain.struct) for name, chain in chains.items()}
         self.struct = AfterStruct(**pointers)

@@ -43,7 +43,7 @@ def predictor_of(plan: InterfacePlan, host: Host, ways: Sequence[Way] = ()) -> P
             outside=_routes(address.network for address in host.addresses),
             udp_ports=[item.port for item in host.listen if item.protocol == UDP],
         ),
-        [way.after for way in ways if way.after is not None],
+        [rules for way in ways for rules in way.rules],
     )
 
 

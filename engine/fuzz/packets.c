@@ -37,6 +37,7 @@ static const uint16_t ports[] = {53, 80};
 static const int64_t first_row[] = {0};
 static const struct classes *classes;
 static struct chain chain;
+static struct rules raw; /* of what the host sends */
 static const struct after after = {&chain, &chain, &chain, NULL, &chain};
 
 static void require(bool holds)
@@ -97,7 +98,8 @@ int LLVMFuzzerInitialize(int *argc, char ***argv)
 		root[part] = (part > 0x0a00) + (part > 0xcb00);
 	world = world_of(0);
 	chain = (struct chain){world.raw, tiers, 2, 7, 8};
-	classes = engine_classes(&world, (const struct after *const[]){&after}, 1);
+	raw = world.raw;
+	classes = engine_classes(&world, (const struct rules *const[]){&chain.rules, &raw}, 2);
 	require(classes);
 	return 0;
 }
@@ -247,7 +249,7 @@ static void follow_all(struct world world, const struct capture *capture, int64_
 {
 	struct way_setup ways[] = {
 		{NULL, NULL, NULL, NULL, 0, 0, {0}},
-		{&after, &world.raw, &world.raw, ports + 1, 1, world.records_flows, {0}},
+		{&after, &raw, &raw, ports + 1, 1, world.records_flows, {0}},
 	};
 	struct flow_setup flow_setup = {nets[0], ports + 1, 1, world.forward, 1, {0}, {42, 43}, 5};
 	struct ended ended[2] = {{.has = {false}}, {.has = {false}}};

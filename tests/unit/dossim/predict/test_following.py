@@ -32,9 +32,8 @@ def follow(
     policy: Resources, batches: Sequence[Sequence[bytes]], limits: Limits = LIMITS
 ) -> tuple[list[Draft], list[Followed]]:
     plan, tables = plan_for(policy, HOST, ModeChoice.RAW), tables_of(policy, HOST)
-    engine, drafts, found = predictor_of(plan, HOST), [], []
-    way = way_of(plan, HOST, tables, RuleTable(HOST.inside), tracks=True)
-    with Follower(engine, [way], limits=limits) as follower:
+    way, drafts, found = way_of(plan, HOST, tables, RuleTable(HOST.inside), tracks=True), [], []
+    with Follower(predictor_of(plan, HOST, [way]), [way], limits=limits) as follower:
         for at, frames in enumerate(batches):
             capture = Capture.from_frames(frames)
             draft = Draft(capture, reasons_of(HOST))
