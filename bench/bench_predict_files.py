@@ -26,7 +26,7 @@ from bench.flood import U32, kinds, lengthened, listed, policy_text, syn_flood, 
 from dossim.packet.capture import Capture
 
 RESULTS = Path(__file__).parent / "results"
-SMALL, LARGE, RUNS = 500_000, 2_000_000, 3
+SMALL, LARGE, RUNS = 1_000_000, 8_000_000, 3
 _PATIENCE_S = 15  # a command that takes longer for the small file does not get the large one
 _FEWER = {"1,500 bytes": 10}  # packets of a kind are so many times fewer
 _SLOW = {"tshark -Y": 25}  # files of a command are so many times smaller
