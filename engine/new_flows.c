@@ -10,8 +10,10 @@
 #include "octets.h"
 #include "protocols.h"
 
-enum { WIDTH = 5, CLASS_BITS = 4, PARTS = 4096, FIRST_SIZE = 8, WAITING = 15, AHEAD = 8 };
-enum { HUGE = 2 << 20 }; /* bytes of a page */
+enum { WIDTH = 5, CLASS_BITS = 4 };
+enum { PARTS = 4096, FIRST_SIZE = 8, LEAST_MOST = 256, WAITING = 15, AHEAD = 8 };
+enum { LINE_BITS = 3, LINE = 1 << LINE_BITS }; /* marks of 64 bytes */
+enum { HUGE = 2 << 20 };		       /* bytes of a page */
 
 /*
  * The flows that share 12 bits of a keyed hash. A mark is 60 bits of another one, and the class; 0: nothing is there. By
@@ -39,7 +41,7 @@ struct new_flows {
 	/* Those that came last: their parts were asked for. */
 	struct coming coming[AHEAD];
 	uint64_t came, taken;
-	struct part parts[PARTS];
+	struct part *parts;
 };
 
 enum { FIN = 0x01, SYN = 0x02, RST = 0x04, ACK = 0x10, SCTP_INIT = 1 };
@@ -166,10 +168,10 @@ static uint32_t set_key(uint64_t key[WIDTH], const struct flow *flow, const uint
 
 /* -- the flows that were seen -- */
 
-/* Of all tables, and one more. */
+/* Of all parts and tables, and one more of these. */
 static size_t bytes_of(uint32_t size)
 {
-	return ((size_t)PARTS + 1) * size * sizeof(uint64_t);
+	return PARTS * sizeof(struct part) + ((size_t)PARTS + 1) * size * sizeof(uint64_t);
 }
 
 static inline uint64_t *table_of(const struct new_flows *flows, const struct part *part)
@@ -177,10 +179,10 @@ static inline uint64_t *table_of(const struct new_flows *flows, const struct par
 	return flows->marks + (uint64_t)(part - flows->parts) * flows->size;
 }
 
-/* Where the search for a mark begins: its first bits are spread over the table. */
+/* Where the search for a mark begins: with a line of the cache, by its first bits. */
 static inline uint64_t place_of(const struct new_flows *flows, uint64_t mark)
 {
-	return (mark >> 32) * flows->size >> 32;
+	return (mark >> 32) * (flows->size / LINE) >> 32 << LINE_BITS;
 }
 
 /* Where a flow is, or belongs. */
@@ -204,7 +206,7 @@ static bool grow(struct new_flows *flows)
 	if (before == flows->most_size)
 		return false;
 	if (2 * PARTS * bytes == HUGE) /* else most of the time goes into finding pages */
-		madvise(flows->marks, bytes_of(flows->most_size), MADV_HUGEPAGE);
+		madvise(flows->parts, bytes_of(flows->most_size), MADV_HUGEPAGE);
 	flows->size = 2 * before;
 	for (struct part *part = flows->parts + PARTS; part-- > flows->parts;) {
 		memcpy(copy, flows->marks + (uint64_t)(part - flows->parts) * before, bytes);
@@ -299,6 +301,7 @@ static void await(struct new_flows *flows, struct part *part, uint64_t mark)
 		take_next(flows);
 	flows->coming[flows->came++ % AHEAD] = (struct coming){mark, part};
 	__builtin_prefetch(part, 1);
+	__builtin_prefetch(&part->coming[LINE - 1], 1);
 }
 
 /* Those that came first are told apart: where there may be too many, none waits. */
@@ -405,13 +408,15 @@ struct new_flows *engine_new_flows(const struct flow_setup *setup)
 	if (!flows)
 		return NULL;
 	flows->setup = *setup;
-	flows->size = flows->most_size = FIRST_SIZE;
-	while (3 * setup->most > 2 * (uint64_t)PARTS * flows->most_size)
+	flows->size = FIRST_SIZE;
+	flows->most_size = LEAST_MOST; /* and twice as large as a part is likely to need */
+	while (2 * setup->most > (uint64_t)PARTS * flows->most_size)
 		flows->most_size *= 2;
 	/* Of what is not used yet the system gives no memory. */
-	flows->marks = mmap(NULL, bytes_of(flows->most_size), PROT_READ | PROT_WRITE,
+	flows->parts = mmap(NULL, bytes_of(flows->most_size), PROT_READ | PROT_WRITE,
 			    MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
-	if (flows->marks != MAP_FAILED)
+	flows->marks = (uint64_t *)(flows->parts + PARTS);
+	if (flows->parts != MAP_FAILED)
 		return flows;
 	free(flows);
 	return NULL;
@@ -419,7 +424,7 @@ struct new_flows *engine_new_flows(const struct flow_setup *setup)
 
 void engine_new_flows_free(struct new_flows *flows)
 {
-	munmap(flows->marks, bytes_of(flows->most_size));
+	munmap(flows->parts, bytes_of(flows->most_size));
 	free(flows);
 }
 

@@ -23,7 +23,7 @@ _POINTER = ctypes.c_void_p
 
 class BegunFlows:
     """What packets to a host with these addresses begin, which listens on these TCP ports: at most so many flows are
-    told apart (64 MB for all of MOST).
+    told apart (33 MB for all of MOST).
     """
 
     def __init__(
