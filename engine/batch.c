@@ -39,7 +39,7 @@ static uint32_t end_other(struct run *run, struct bytes frame, struct flow *flow
 	struct end end;
 
 	*flow = (struct flow){0};
-	one_packet(run->world, &p, flow, &end, odd);
+	one_packet(run->world, &p, flow, &end, odd, &run->fragment);
 	if (*odd == ODD_FRAGMENT)
 		return NO_CODE;
 	flow->at += p.start;

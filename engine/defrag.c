@@ -87,25 +87,37 @@ static void open_queues(struct defrag *defrag)
 			open_queue(defrag, queue, FRAG_OPEN);
 }
 
-static void add_open(struct defrag *defrag, const uint64_t key[KEY_WIDTH])
+/* Those of IPv6 with these addresses. */
+static void open_pair(struct defrag *defrag, const uint64_t key[KEY_WIDTH])
 {
-	if (!keyset_add(&defrag->open, key))
-		defrag->all_open = true;
+	struct queue *queue = queues_of_pair(&defrag->queues, key, NULL);
+
+	while (queue) {
+		struct queue *next = queues_of_pair(&defrag->queues, key, queue);
+
+		open_queue(defrag, queue, FRAG_OPEN);
+		queue = next;
+	}
 }
 
-void defrag_leave_open(struct defrag *defrag, enum reach reach, const struct packet *p,
-		       uint32_t ident)
+/* If there are too many, all are. */
+static void add_open(struct defrag *defrag, const uint64_t key[KEY_WIDTH])
 {
-	uint64_t key[KEY_WIDTH], pair[KEY_WIDTH];
+	if (keyset_add(&defrag->open, key))
+		return;
+	defrag->all_open = true;
+	open_queues(defrag);
+}
+
+void defrag_leave_open(struct defrag *defrag, enum reach reach, const uint64_t key[KEY_WIDTH])
+{
+	uint64_t pair[KEY_WIDTH];
 	struct queue *queue;
 
 	if (reach == OF_NONE || defrag->all_open)
 		return;
-	if (reach >= OF_PAIR) {
-		queue_key(p, ident, key);
-		if (is_open(defrag, key))
-			return;
-	}
+	if (reach >= OF_PAIR && is_open(defrag, key))
+		return;
 	switch (reach) {
 	case OF_ANY:
 		defrag->all_open = true;
@@ -121,11 +133,12 @@ void defrag_leave_open(struct defrag *defrag, enum reach reach, const struct pac
 		defrag->open6 = true;
 		break;
 	case OF_PAIR:
+		open_pair(defrag, key);
 		set_pair(key, pair);
 		add_open(defrag, pair);
-		break;
+		return;
 	default:
-		queue = queues_find(&defrag->queues, key);
+		queue = queues_find(&defrag->queues, key, queues_hash(&defrag->queues, key));
 		if (queue)
 			open_queue(defrag, queue, FRAG_OPEN);
 		add_open(defrag, key);
@@ -142,57 +155,64 @@ static bool is_ecn_valid(const struct queue *queue)
 	return !((queue->ecn & 1) && (queue->ecn & ~1));
 }
 
-/* The first fragment's headers, and all data. False if that would be too long. */
-static bool join(struct defrag *defrag, const struct queue *queue, struct packet *p)
+/* A frame of the datagram: the beginning of that of its first fragment, and all data. */
+static struct bytes join(struct defrag *defrag, const struct queue *queue)
 {
-	uint32_t header = queue->at, length = header + queue->length, seen = length;
-	const struct piece *pieces = defrag->queues.pieces;
-	uint8_t *buf = defrag->buf;
+	const struct piece *pieces = defrag->queues.pieces, *head = &pieces[queue->head];
+	uint32_t start = LINK + queue->at, length = start + queue->length, seen = length;
+	uint32_t fragment_header = queue->version == 4 ? 0 : 8;
+	uint8_t *buf = defrag->buf, *ip = buf + LINK;
 
-	if (length - (p->version == 4 ? 0 : 40) > MOST_DATAGRAM)
-		return false;
-	memcpy(buf, p->ip.at, header);
+	memcpy(buf, head->frame, LINK);
+	memcpy(ip, head->frame + head->at - fragment_header - queue->at, queue->at);
 	for (uint32_t i = queue->last; i != NO_INDEX; i = pieces[i].before) {
 		const struct piece *piece = &pieces[i];
 
-		memcpy(buf + header + piece->offset, piece->frame + piece->at, piece->seen);
-		if (piece->seen < piece->length && header + piece->offset + piece->seen < seen)
-			seen = header + piece->offset + piece->seen;
+		memcpy(buf + start + piece->offset, piece->frame + piece->at, piece->seen);
+		if (piece->seen < piece->length && start + piece->offset + piece->seen < seen)
+			seen = start + piece->offset + piece->seen;
 	}
-	if (p->version == 4) {
-		buf[2] = length >> 8;
-		buf[3] = length & 255;
-		buf[6] = queue->largest_unfragmentable == queue->largest ? 0x40 : 0;
-		buf[7] = 0;
-		p->total = length;
+	if (queue->version == 4) {
+		set_be16(buf + LINK - 2, TYPE_IPV4);
+		set_be16(ip + 2, length - LINK);
+		set_be16(ip + 6, queue->largest_unfragmentable == queue->largest ? 0x4000 : 0);
 	} else {
-		buf[queue->pointer_at] = queue->next_header;
-		p->protocol = buf[6];
-		p->total = length - 40;
-		buf[4] = p->total >> 8;
-		buf[5] = p->total & 255;
-		p->transport_at = header;
+		set_be16(buf + LINK - 2, TYPE_IPV6);
+		set_be16(ip + 4, length - LINK - 40);
+		ip[queue->pointer_at] = queue->next_header;
 	}
 	/* the first byte that the capture cut hides all after it */
-	p->ip = (struct bytes){buf, length, seen};
+	return (struct bytes){buf, length, seen};
+}
+
+void datagram_of(const struct defrag *defrag, const struct queue *queue, struct bytes frame,
+		 struct packet *p)
+{
+	const struct piece *head = &defrag->queues.pieces[queue->head];
+	struct end end;
+
+	receive(head->frame, head->captured, head->wire, p, &end);
+	p->ip = bytes_from(frame, LINK);
 	p->largest = queue->largest;
-	return true;
+	p->total = (uint16_t)p->ip.length;
+	if (p->version == 6) {
+		p->total -= 40;
+		p->protocol = p->ip.at[6];
+		p->transport_at = queue->at;
+	}
 }
 
 /* All fragments of a datagram end as it does. */
 static void complete(struct defrag *defrag, struct queue *queue)
 {
-	const struct piece *head = &defrag->queues.pieces[queue->head];
-	struct packet p;
-	struct end end;
+	uint32_t headers = queue->version == 4 ? queue->at : queue->at - 40;
 
-	receive(head->frame, head->captured, head->wire, &p, &end);
-	if (!join(defrag, queue, &p)) {
+	if (headers + queue->length > MOST_DATAGRAM) {
 		kill(defrag, queue, FRAG_TOO_LONG);
 	} else if (!is_ecn_valid(queue)) {
 		kill(defrag, queue, FRAG_ECN);
 	} else {
-		defrag->on.complete(defrag->on.user, queue, &p);
+		defrag->on.complete(defrag->on.user, queue, join(defrag, queue));
 		queues_remove(&defrag->queues, queue);
 	}
 }
@@ -215,12 +235,10 @@ static bool announce(struct queue *queue, uint32_t end, bool more)
 }
 
 /* NO_REASON: it was taken. NO_MEMORY: there is none. */
-static enum reason take_fragment(struct defrag *defrag, struct queue *queue, const struct packet *p,
-				 const struct fragment *fragment, uint32_t length,
-				 const struct piece *known)
+static enum reason take_fragment(struct defrag *defrag, struct queue *queue,
+				 const struct fragment *fragment, const struct piece *known)
 {
-	uint32_t end = fragment->offset + length;
-	uint32_t size = p->version == 4 ? p->header + length : 40u + p->total;
+	uint32_t length = fragment->data.length, end = fragment->offset + length;
 	struct piece piece = *known;
 	enum reason why;
 
@@ -232,17 +250,17 @@ static enum reason take_fragment(struct defrag *defrag, struct queue *queue, con
 	if (why)
 		return why;
 	piece.at = (uint32_t)(fragment->data.at - piece.frame);
-	piece.offset = fragment->offset;
-	piece.length = length;
-	piece.seen = fragment->data.seen < length ? fragment->data.seen : length;
+	piece.offset = (uint16_t)fragment->offset;
+	piece.length = (uint16_t)length;
+	piece.seen = (uint16_t)fragment->data.seen;
 	if (!queue_add(&defrag->queues, queue, &piece))
 		return NO_MEMORY;
 	queue->meat += length;
 	queue->ecn |= 1 << fragment->ecn;
-	if (size > queue->largest)
-		queue->largest = size;
-	if (fragment->unfragmentable && size > queue->largest_unfragmentable)
-		queue->largest_unfragmentable = size;
+	if (fragment->size > queue->largest)
+		queue->largest = fragment->size;
+	if (fragment->unfragmentable && fragment->size > queue->largest_unfragmentable)
+		queue->largest_unfragmentable = fragment->size;
 	if (!fragment->offset) {
 		queue->has_first = true;
 		queue->head = queue->last;
@@ -262,60 +280,53 @@ static void give_up(struct defrag *defrag, struct queue *queue)
 	defrag->on.open(defrag->on.user, NULL, FRAG_MANY);
 }
 
-static void queue_fragment(struct defrag *defrag, struct queue *queue, const struct packet *p,
+static void queue_fragment(struct defrag *defrag, struct queue *queue,
 			   const struct fragment *fragment, const struct piece *piece)
 {
-	uint32_t length = fragment->data.length;
 	enum reason why;
 
-	if (p->version == 6 && fragment->offset + length > MOST_DATAGRAM) {
+	if (queue->version == 6 && fragment->offset + fragment->data.length > MOST_DATAGRAM) {
 		defrag->on.lose(defrag->on.user, NULL, FRAG_OVER6);
 		return;
 	}
-	if (p->version == 4 && fragment->more)
-		length &= ~7u;
-	why = take_fragment(defrag, queue, p, fragment, length, piece);
+	why = take_fragment(defrag, queue, fragment, piece);
 	if (why == NO_MEMORY) {
 		give_up(defrag, queue);
 	} else if (why) {
 		defrag->on.lose(defrag->on.user, NULL, why);
 		/* Other contradictions of IPv6 drop only the fragment that causes them. */
-		if (why == FRAG_OVERLAP || (p->version == 4 && why != FRAG_DUPLICATE))
+		if (why == FRAG_OVERLAP || (queue->version == 4 && why != FRAG_DUPLICATE))
 			kill(defrag, queue, why);
 	} else if (queue->has_first && queue->has_last && queue->meat == queue->length) {
 		complete(defrag, queue);
 	}
 }
 
-void defrag_take(struct defrag *defrag, struct packet *p, const struct piece *piece)
+void defrag_take(struct defrag *defrag, const struct fragment *fragment, const struct piece *piece)
 {
-	struct fragment fragment;
-	uint64_t key[KEY_WIDTH];
 	struct queue *queue;
 
-	find_fragment(p, &fragment);
-	if (fragment.is_cut) {
+	if (fragment->is_cut) {
 		defrag->on.lose(defrag->on.user, NULL, FRAG_HEADER_CUT);
 		return;
 	}
-	queue_key(p, fragment.ident, key);
-	if (is_open(defrag, key)) {
+	if (is_open(defrag, fragment->key)) {
 		defrag->on.open(defrag->on.user, NULL, FRAG_OPEN);
 		return;
 	}
-	queue = queues_find(&defrag->queues, key);
-	if (p->version == 6 && fragment.offset + fragment.data.length <= MOST_DATAGRAM &&
-	    fragment.more && fragment.data.length % 8) {
+	queue = queues_find(&defrag->queues, fragment->key, fragment->hash);
+	if (fragment->version == 6 && fragment->more && fragment->data.length % 8 &&
+	    fragment->offset + fragment->data.length <= MOST_DATAGRAM) {
 		/* left to the stack (RFC 8200, 4.5) */
 		if (queue)
 			kill(defrag, queue, FRAG_LENGTH6);
-		defrag->on.leave(defrag->on.user, p);
+		defrag->on.leave(defrag->on.user);
 		return;
 	}
 	if (!queue)
-		queue = defrag->forgets ? NULL : queues_add(&defrag->queues, key);
+		queue = defrag->forgets ? NULL : queues_add(&defrag->queues, fragment);
 	if (queue)
-		queue_fragment(defrag, queue, p, &fragment, piece);
+		queue_fragment(defrag, queue, fragment, piece);
 	else
 		give_up(defrag, NULL);
 }

@@ -1,23 +1,30 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* What defrag.c finds in a packet. */
+/* What defragmentation knows of a packet by itself. */
 #ifndef DEFRAG_H
 #define DEFRAG_H
 
+#include "keyset.h"
 #include "predict.h"
 
 struct fragment {
+	uint64_t key[KEY_WIDTH]; /* of its datagram */
+	uint32_t hash;		 /* of that: queues_ask() */
 	uint32_t offset;
-	uint32_t ident;
-	struct bytes data;
-	bool more, unfragmentable;
-	bool is_cut;	     /* IPv6: its fragment header is not whole */
-	uint8_t next_header; /* IPv4: the protocol */
-	uint8_t ecn;
+	struct bytes
+		data;  /* IPv4, not the last: trimmed to a multiple of eight, as the kernel does */
+	uint32_t size; /* with the header of IP */
 	/* IPv6: where the fragment header is, and the byte that announces it. IPv4: at is the header's length. */
 	uint32_t at, pointer_at;
+	uint8_t version;
+	bool more, unfragmentable;
+	bool is_cut;	     /* IPv6: its fragment header is not whole, and no more is known */
+	uint8_t next_header; /* IPv4: the protocol */
+	uint8_t ecn;
 };
 
-/* ENDED: the packet is a fragment that defragmentation takes. ODD: the capture cut what decides. */
+/* ENDED: the packet is a fragment that defragmentation takes, which is found. ODD: the capture cut what decides. */
 enum step find_fragment(const struct packet *p, struct fragment *found);
+/* What identifies a datagram of a packet's addresses. */
+void datagram_key(const struct packet *p, uint32_t ident, uint64_t key[KEY_WIDTH]);
 
 #endif

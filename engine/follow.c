@@ -52,6 +52,22 @@ static void leave_unknown(void *user, const struct piece *piece, enum reason rea
 		may_pass(follower, &p);
 }
 
+/* What conntrack, and policy after it, do with a packet that has an end without them; p: what it is. */
+static void track_all(struct follower *follower, const struct packet *p, const struct flow *flow,
+		      struct result results[MOST_WAYS])
+{
+	for (uint32_t i = 0; i < follower->way_count; i++) {
+		struct ends *ends = &follower->ways[i].ends;
+		struct conn_packet packet = {0};
+
+		if (!ends->tracks)
+			continue;
+		set_packet(&packet, p);
+		packet.at_ns = now_ns(follower);
+		track(ends, &packet, flow, &results[i]);
+	}
+}
+
 /* A packet that goes on from defragmentation, as the result of each way. */
 static void go_on(struct follower *follower, struct packet *p, struct result results[MOST_WAYS])
 {
@@ -61,52 +77,62 @@ static void go_on(struct follower *follower, struct packet *p, struct result res
 	results[0].untracked = p->untracked;
 	for (uint32_t i = 1; i < follower->way_count; i++)
 		results[i] = results[0];
-	if (!flow.version && results[0].end.fate == UNDETERMINED)
+	if (flow.version)
+		track_all(follower, p, &flow, results);
+	else if (results[0].end.fate == UNDETERMINED)
 		may_pass(follower, p);
-	for (uint32_t i = 0; flow.version && i < follower->way_count; i++) {
-		struct ends *ends = &follower->ways[i].ends;
-		struct conn_packet packet = {0};
-
-		if (!ends->tracks)
-			continue;
-		set_packet(&packet, p);
-		packet.at_ns = now_ns(follower);
-		track(ends, &packet, &flow, &results[i]);
-	}
 }
 
-static void complete(void *user, const struct queue *queue, struct packet *p)
+/* All fragments of a datagram end as it does. */
+static void complete(void *user, const struct queue *queue, struct bytes frame)
 {
 	struct follower *follower = user;
 	const struct piece *pieces = follower->defrag.queues.pieces;
 	struct result results[MOST_WAYS] = {{.told = &pieces[queue->head]}};
+	uint32_t codes[MOST_WAYS] = {NO_CODE};
+	struct packet p;
 
-	go_on(follower, p, results);
+	/* Conntrack wants more of it than its end. */
+	if (!follower->tracks)
+		codes[0] = end_datagram(follower->run, frame, queue->largest);
+	if (codes[0] != NO_CODE) {
+		const struct outcome *outcome = &follower->run->outcomes.list[codes[0]];
+
+		results[0].end = outcome->end;
+		results[0].untracked = outcome->untracked;
+		for (uint32_t i = 1; i < follower->way_count; i++) {
+			results[i] = results[0];
+			codes[i] = codes[0];
+		}
+	} else {
+		datagram_of(&follower->defrag, queue, frame, &p);
+		go_on(follower, &p, results);
+	}
 	for (uint32_t i = queue->last; i != NO_INDEX; i = pieces[i].before)
-		settle(follower, &pieces[i], results, no_codes);
+		settle(follower, &pieces[i], results, codes);
 }
 
-static void leave(void *user, struct packet *p)
+static void leave(void *user)
 {
 	struct follower *follower = user;
 	struct result results[MOST_WAYS] = {{.told = NULL}};
+	struct packet p;
+	struct end end;
 
-	go_on(follower, p, results);
+	take_turn(follower, &p, &end);
+	go_on(follower, &p, results);
 	settle(follower, &follower->mine, results, no_codes);
 }
 
 /* -- the packets of a batch -- */
 
-static void take_fragment(struct follower *follower)
+static void take_fragment(struct follower *follower, const struct fragment *fragment)
 {
 	const struct way_columns *columns = follower->batch->columns;
-	struct packet p;
-	struct end end;
 
 	for (uint32_t i = 0; columns && i < follower->way_count; i++)
 		columns[i].fate[follower->at] = WAITS;
-	if (take_turn(follower, &p, &end))
-		defrag_take(&follower->defrag, &p, &follower->mine);
+	defrag_take(&follower->defrag, fragment, &follower->mine);
 }
 
 /* The header of IP, whatever it says; false: it is not whole, or there is none. */
@@ -138,7 +164,7 @@ static bool read_header(struct packet *p)
 }
 
 /* Which datagrams a packet may be a fragment of, whatever its missing bytes are. p has its link header. */
-static enum reach reach_of(const struct packet *p, bool has_header, uint32_t *ident)
+static enum reach reach_of(const struct packet *p, bool has_header, uint64_t key[KEY_WIDTH])
 {
 	struct fragment fragment;
 	struct packet trimmed = *p;
@@ -154,9 +180,10 @@ static enum reach reach_of(const struct packet *p, bool has_header, uint32_t *id
 		trimmed.ip = bytes_to(p->ip, 40u + p->total);
 	switch (find_fragment(&trimmed, &fragment)) {
 	case ODD:
+		datagram_key(p, 0, key);
 		return OF_PAIR;
 	case ENDED:
-		*ident = fragment.ident;
+		memcpy(key, fragment.key, sizeof fragment.key);
 		return fragment.is_cut ? OF_NONE : OF_DATAGRAM;
 	case GO_ON:
 		break;
@@ -168,7 +195,7 @@ static enum reach reach_of(const struct packet *p, bool has_header, uint32_t *id
 static void pass_open(struct follower *follower, uint8_t stage)
 {
 	bool has_link, has_header = false;
-	uint32_t ident = 0;
+	uint64_t key[KEY_WIDTH];
 	struct packet p;
 	struct end end;
 
@@ -177,9 +204,9 @@ static void pass_open(struct follower *follower, uint8_t stage)
 	if (has_link)
 		has_header = read_header(&p);
 	if (stage <= AT_DEFRAG) {
-		enum reach reach = has_link ? reach_of(&p, has_header, &ident) : OF_ANY;
+		enum reach reach = has_link ? reach_of(&p, has_header, key) : OF_ANY;
 
-		defrag_leave_open(&follower->defrag, reach, &p, ident);
+		defrag_leave_open(&follower->defrag, reach, key);
 	}
 	if (!follower->tracks)
 		return;
@@ -247,7 +274,7 @@ static void take_one(struct follower *follower, int64_t row, struct looked *it)
 		return;
 	set_mine(follower);
 	if (it->odd == ODD_FRAGMENT)
-		take_fragment(follower);
+		take_fragment(follower, &it->fragment);
 	else
 		take_whole(follower, it);
 }

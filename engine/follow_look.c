@@ -144,6 +144,10 @@ bool look(struct follower *follower, int64_t row, const struct batch *batch, uin
 	}
 	it->end = run->outcomes.list[it->code].end;
 	it->untracked = run->outcomes.list[it->code].untracked;
+	if (it->odd == ODD_FRAGMENT) {
+		it->fragment = run->fragment;
+		queues_ask(&follower->defrag.queues, &it->fragment);
+	}
 	if (it->reaches && follower->tracks)
 		ask_conntrack(follower, it);
 	return true;

@@ -33,6 +33,7 @@ struct looked {
 	bool reaches;	  /* it gets to conntrack */
 	struct flow flow; /* of one that does; an ordinary one has none yet where version is 0 */
 	struct conn_packet packet; /* if is_packet */
+	struct fragment fragment;  /* if odd is ODD_FRAGMENT */
 };
 
 struct follower {

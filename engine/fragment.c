@@ -4,6 +4,13 @@
 #include "octets.h"
 #include "protocols.h"
 
+void datagram_key(const struct packet *p, uint32_t ident, uint64_t key[KEY_WIDTH])
+{
+	memcpy(key, p->source, sizeof p->source);
+	memcpy(key + 2, p->destination, sizeof p->destination);
+	key[4] = (uint64_t)ident << 16 | (p->version == 4 ? p->protocol : 0) << 8 | p->version;
+}
+
 /* How much of its transport header a first IPv6 fragment must hold (ipv6frag_thdr_truncated; RFC 8200, 4.5). */
 static enum step is_transport_cut(struct bytes ip, uint32_t at, bool *cut)
 {
@@ -61,42 +68,51 @@ static enum step find_fragment6(const struct packet *p, struct fragment *found)
 		return ODD;
 	if (cut)
 		return GO_ON;
-	found->is_cut = ip.length < at + 8;
-	if (found->is_cut)
+	if (ip.length < at + 8) {
+		*found = (struct fragment){.version = 6, .is_cut = true};
 		return ENDED;
+	}
 	if (ip.seen < at + 8)
 		return ODD;
 	field = be16(ip.at + at + 2);
-	found->at = at;
-	found->pointer_at = pointer_at;
-	found->next_header = ip.at[at];
-	found->offset = field & 0xfff8;
-	found->more = field & 1;
-	found->ident = be32(ip.at + at + 4);
-	found->data = bytes_from(ip, at + 8);
-	found->ecn = (be16(ip.at) >> 4) & 3;
+	*found = (struct fragment){
+		.offset = field & 0xfff8,
+		.data = bytes_from(ip, at + 8),
+		.size = ip.length,
+		.at = at,
+		.pointer_at = pointer_at,
+		.version = 6,
+		.more = field & 1,
+		.next_header = ip.at[at],
+		.ecn = (be16(ip.at) >> 4) & 3,
+	};
+	datagram_key(p, be32(ip.at + at + 4), found->key);
 	return ENDED;
 }
 
-/* ENDED: the packet is a fragment that defragmentation takes. ODD: the capture cut what decides. */
 enum step find_fragment(const struct packet *p, struct fragment *found)
 {
 	const uint8_t *ip = p->ip.at;
 	uint16_t field;
 
-	*found = (struct fragment){0};
 	if (p->version == 6)
 		return find_fragment6(p, found);
 	field = be16(ip + 6);
 	if (!(field & 0x3fff))
 		return GO_ON;
-	found->offset = (field & 0x1fff) * 8;
-	found->more = field & 0x2000;
-	found->unfragmentable = field & 0x4000;
-	found->ident = be16(ip + 4);
-	found->next_header = ip[9];
-	found->at = p->header;
-	found->data = bytes_from(p->ip, p->header);
-	found->ecn = ip[1] & 3;
+	*found = (struct fragment){
+		.offset = (field & 0x1fff) * 8,
+		.data = bytes_from(p->ip, p->header),
+		.at = p->header,
+		.version = 4,
+		.more = field & 0x2000,
+		.unfragmentable = field & 0x4000,
+		.next_header = ip[9],
+		.ecn = ip[1] & 3,
+	};
+	if (found->more)
+		found->data = bytes_to(found->data, found->data.length & ~7u);
+	found->size = found->at + found->data.length;
+	datagram_key(p, be16(ip + 4), found->key);
 	return ENDED;
 }

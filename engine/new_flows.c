@@ -382,15 +382,17 @@ void count_frame(struct new_flows *flows, struct bytes frame)
 	struct bytes segment;
 	struct flow flow = {0};
 	struct packet p;
+	enum step step;
 	struct end end;
 	bool is_cut;
 
 	if (receive(frame.at, frame.seen, frame.length, &p, &end) != GO_ON)
 		return;
-	is_cut = find_fragment(&p, &fragment) == ODD;
+	step = find_fragment(&p, &fragment);
+	if (step == ENDED && fragment.version == 4 && fragment.offset)
+		return;
+	is_cut = step == ODD;
 	if (!is_cut) {
-		if (p.version == 4 && fragment.offset)
-			return;
 		flow_in_raw(&p, true, &flow, &segment);
 		is_cut = flow.protocol == CUT ||
 			 (segment.seen < segment.length && segment.seen < read_of(flow.protocol));

@@ -18,6 +18,13 @@ static inline uint16_t be16(const uint8_t *p)
 	return __builtin_bswap16(v);
 }
 
+static inline void set_be16(uint8_t *p, uint32_t value)
+{
+	uint16_t v = __builtin_bswap16((uint16_t)value);
+
+	memcpy(p, &v, sizeof v);
+}
+
 static inline uint32_t be32(const uint8_t *p)
 {
 	uint32_t v;

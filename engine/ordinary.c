@@ -91,6 +91,7 @@ bool is_ordinary(const struct world *world, struct bytes frame, struct ordinary 
 	if (frame.seen < at)
 		return false;
 	it->ip = frame.at + at;
+	it->largest = 0;
 	it->start = (uint16_t)at;
 	it->group = frame.at[0] & 1;
 	if (type == __builtin_bswap16(TYPE_IPV4))
@@ -150,7 +151,8 @@ static inline void fill(const struct ordinary *it, struct packet *p)
 			     .start = it->start,
 			     .tags = it->tags,
 			     .group = it->group,
-			     .version = it->version};
+			     .version = it->version,
+			     .largest = it->largest};
 	addresses_of(it, p->source, p->destination);
 	if (it->version == 4) {
 		p->protocol = ip[9];
@@ -340,9 +342,10 @@ uint32_t end_ordinary(struct run *run, const struct ordinary *it)
 
 	run->last = NULL;
 	run->is_from_host = known->is_from_host;
-	if (known->early && it->tags <= (world->early == EARLY_NETDEV ? 0 : MOST_EARLY_TAGS))
+	if (known->early && !it->largest &&
+	    it->tags <= (world->early == EARLY_NETDEV ? 0 : MOST_EARLY_TAGS))
 		return known->early;
-	if ((code = bad_header(run, it)) != NO_CODE)
+	if (!it->largest && (code = bad_header(run, it)) != NO_CODE)
 		return code;
 	if (known->raw)
 		return known->raw;
@@ -376,4 +379,17 @@ void flow_of(struct run *run, const struct ordinary *it, struct flow *flow)
 	flow_in_raw(&p, world->skips_authentication, flow, &segment);
 	complete_flow(&p, way, flow);
 	flow->at += it->start;
+}
+
+/* Where headers were before that of its fragments, Linux reads others than are there. */
+uint32_t end_datagram(struct run *run, struct bytes frame, uint32_t largest)
+{
+	const struct world *world = run->world;
+	struct ordinary it;
+
+	if (!world->classes || !is_ordinary(world, frame, &it) || (it.version == 6 && it.has_extra))
+		return NO_CODE;
+	it.largest = largest;
+	ask_second(world->classes, &it);
+	return end_ordinary(run, &it);
 }

@@ -8,6 +8,7 @@
 #define ORDINARY_H
 
 #include "classes.h"
+#include "defrag.h"
 #include "outcomes.h"
 
 /* What is_ordinary() found. */
@@ -17,8 +18,9 @@ struct ordinary {
 	uint32_t segment; /* where its transport begins in that */
 	uint32_t
 		source; /* the segment of addresses that its source is in, once ask_second() was called */
-	uint16_t start;	 /* of the IP header in the frame */
-	uint8_t version; /* 0: the frame is not ordinary */
+	uint32_t largest; /* of a datagram that was put together: its largest fragment; else 0 */
+	uint16_t start;	  /* of the IP header in the frame */
+	uint8_t version;  /* 0: the frame is not ordinary */
 	uint8_t protocol;
 	uint8_t tags;	/* priority tags before it */
 	bool group;	/* the frame is for one */
@@ -49,6 +51,7 @@ struct run {
 	bool no_memory;
 	const struct known
 		*last; /* of the last ordinary packet, if it got to conntrack; else NULL */
+	struct fragment fragment; /* what the last packet is that is one */
 	struct known known[1 << KNOWN_BITS];
 };
 
@@ -62,6 +65,8 @@ uint32_t code_of(struct run *run, const struct end *end, bool untracked);
 bool is_ordinary(const struct world *world, struct bytes frame, struct ordinary *found);
 /* Its code; NO_CODE if run->no_memory. */
 uint32_t end_ordinary(struct run *run, const struct ordinary *it);
+/* The same of a datagram that was put together, from raw on; NO_CODE: it is not ordinary, or run->no_memory. */
+uint32_t end_datagram(struct run *run, struct bytes frame, uint32_t largest);
 /* What rules match on, of one that got to conntrack. */
 void flow_of(struct run *run, const struct ordinary *it, struct flow *flow);
 

@@ -96,9 +96,8 @@ static enum step open_if_odd(enum step step, uint8_t stage, enum reason reason, 
 
 /* odd: what it means for those after it. A fragment has no end. */
 void one_packet(const struct world *world, struct packet *p, struct flow *flow, struct end *end,
-		enum odd *odd)
+		enum odd *odd, struct fragment *fragment)
 {
-	struct fragment fragment;
 	enum step step;
 
 	*odd = NOT_ODD;
@@ -110,7 +109,7 @@ void one_packet(const struct world *world, struct packet *p, struct flow *flow, 
 		step = open_if_odd(ip_input(p, end), AT_IP_INPUT, HEADER_CUT, end, odd);
 	if (step != GO_ON)
 		return;
-	step = find_fragment(p, &fragment);
+	step = find_fragment(p, fragment);
 	if (step == ENDED) {
 		*odd = ODD_FRAGMENT;
 	} else if (open_if_odd(step, AT_DEFRAG, FRAG_OPEN_ITSELF, end, odd) == GO_ON) {
@@ -178,9 +177,10 @@ static bool differs(const struct world *world, struct bytes frame, const struct 
 	struct packet p = {.frame = frame};
 	struct end end = {.stage = NO_STAGE};
 	struct flow flow = {0};
+	struct fragment fragment;
 	enum odd odd;
 
-	one_packet(world, &p, &flow, &end, &odd);
+	one_packet(world, &p, &flow, &end, &odd, &fragment);
 	*stage = odd == ODD_FRAGMENT ? NO_STAGE : end.stage;
 	return odd == ODD_FRAGMENT || odd != odd_as_given || end.fate != as_given->fate ||
 	       end.stage != as_given->stage;

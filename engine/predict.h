@@ -371,8 +371,9 @@ enum step find_transport6(const struct packet *p, bool skips_authentication, int
  */
 bool take(const struct capture *capture, int64_t number, struct packet *p);
 bool frame_of(const struct capture *capture, int64_t number, struct bytes *frame);
+struct fragment;
 void one_packet(const struct world *world, struct packet *p, struct flow *flow, struct end *end,
-		enum odd *odd);
+		enum odd *odd, struct fragment *fragment);
 enum step received(const struct capture *capture, int64_t number, struct packet *p,
 		   struct end *end);
 /* As received(), of a frame. */

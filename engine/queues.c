@@ -6,6 +6,30 @@
 
 enum { QUEUES_A_CHUNK = 1024, FIRST_BUCKETS = 1024, FIRST_PIECES = 256 };
 
+/* Of a key: its addresses. */
+enum { PAIR_WIDTH = 4 };
+
+static bool new_buckets(uint32_t size, uint32_t **buckets, uint32_t **pairs)
+{
+	*buckets = malloc(size * sizeof **buckets);
+	*pairs = malloc(size * sizeof **pairs);
+	if (!*buckets || !*pairs) {
+		free(*buckets);
+		free(*pairs);
+		*buckets = *pairs = NULL;
+		return false;
+	}
+	memset(*buckets, 0xff, size * sizeof **buckets);
+	memset(*pairs, 0xff, size * sizeof **pairs);
+	return true;
+}
+
+static uint32_t *pair_bucket(const struct queues *queues, const uint64_t key[KEY_WIDTH])
+{
+	return &queues->pairs[(uint32_t)key_hash(key, PAIR_WIDTH, queues->seed) &
+			      queues->bucket_mask];
+}
+
 bool queues_init(struct queues *queues, uint64_t seed, uint64_t most_bytes)
 {
 	*queues = (struct queues){
@@ -13,13 +37,10 @@ bool queues_init(struct queues *queues, uint64_t seed, uint64_t most_bytes)
 		.most_bytes = most_bytes,
 		.free = NO_INDEX,
 		.free_piece = NO_INDEX,
+		.new_pieces = NO_INDEX,
 		.bucket_mask = FIRST_BUCKETS - 1,
 	};
-	queues->buckets = malloc(FIRST_BUCKETS * sizeof *queues->buckets);
-	if (!queues->buckets)
-		return false;
-	memset(queues->buckets, 0xff, FIRST_BUCKETS * sizeof *queues->buckets);
-	return true;
+	return new_buckets(FIRST_BUCKETS, &queues->buckets, &queues->pairs);
 }
 
 static struct queue *at(const struct queues *queues, uint32_t index)
@@ -38,38 +59,52 @@ void queues_free(struct queues *queues)
 		free(queues->chunks[chunk]);
 	free(queues->chunks);
 	free(queues->buckets);
+	free(queues->pairs);
 	free(queues->pieces);
 }
 
-static uint32_t hash(const struct queues *queues, const uint64_t key[KEY_WIDTH])
+uint32_t queues_hash(const struct queues *queues, const uint64_t key[KEY_WIDTH])
 {
 	return (uint32_t)key_hash(key, KEY_WIDTH, queues->seed);
 }
 
+void queues_ask(const struct queues *queues, struct fragment *fragment)
+{
+	fragment->hash = queues_hash(queues, fragment->key);
+	__builtin_prefetch(&queues->buckets[fragment->hash & queues->bucket_mask]);
+}
+
+static void link_queue(struct queues *queues, uint32_t index)
+{
+	struct queue *queue = at(queues, index);
+	uint32_t *bucket = &queues->buckets[queue->hash & queues->bucket_mask];
+
+	queue->next = *bucket;
+	*bucket = index;
+	if (queue->version == 4)
+		return;
+	bucket = pair_bucket(queues, queue->key);
+	queue->before_pair = NO_INDEX;
+	queue->after_pair = *bucket;
+	if (*bucket != NO_INDEX)
+		at(queues, *bucket)->before_pair = index;
+	*bucket = index;
+}
+
 static bool grow(struct queues *queues)
 {
-	uint32_t mask = queues->bucket_mask * 2 + 1;
-	uint32_t *buckets = malloc(((size_t)mask + 1) * sizeof *buckets);
+	uint32_t size = 2 * (queues->bucket_mask + 1), *buckets, *pairs;
 
-	if (!buckets)
+	if (!new_buckets(size, &buckets, &pairs))
 		return false;
-	memset(buckets, 0xff, ((size_t)mask + 1) * sizeof *buckets);
-	for (uint32_t old = 0; old <= queues->bucket_mask; old++) {
-		uint32_t index = queues->buckets[old];
-
-		while (index != NO_INDEX) {
-			struct queue *queue = at(queues, index);
-			uint32_t next = queue->next,
-				 *bucket = &buckets[hash(queues, queue->key) & mask];
-
-			queue->next = *bucket;
-			*bucket = index;
-			index = next;
-		}
-	}
 	free(queues->buckets);
+	free(queues->pairs);
 	queues->buckets = buckets;
-	queues->bucket_mask = mask;
+	queues->pairs = pairs;
+	queues->bucket_mask = size - 1;
+	for (uint32_t index = 0; index < queues->used; index++)
+		if (at(queues, index)->waits)
+			link_queue(queues, index);
 	return true;
 }
 
@@ -96,21 +131,14 @@ static uint32_t new_index(struct queues *queues)
 	return queues->used++;
 }
 
-void queue_key(const struct packet *p, uint32_t ident, uint64_t key[KEY_WIDTH])
+struct queue *queues_find(const struct queues *queues, const uint64_t key[KEY_WIDTH], uint32_t hash)
 {
-	memcpy(key, p->source, sizeof p->source);
-	memcpy(key + 2, p->destination, sizeof p->destination);
-	key[4] = (uint64_t)ident << 16 | (p->version == 4 ? p->protocol : 0) << 8 | p->version;
-}
-
-struct queue *queues_find(const struct queues *queues, const uint64_t key[KEY_WIDTH])
-{
-	uint32_t index = queues->buckets[hash(queues, key) & queues->bucket_mask];
+	uint32_t index = queues->buckets[hash & queues->bucket_mask];
 
 	while (index != NO_INDEX) {
 		struct queue *queue = at(queues, index);
 
-		if (!memcmp(queue->key, key, sizeof queue->key))
+		if (queue->hash == hash && !memcmp(queue->key, key, sizeof queue->key))
 			return queue;
 		index = queue->next;
 	}
@@ -122,10 +150,25 @@ struct queue *queues_at(const struct queues *queues, uint32_t index)
 	return index < queues->used ? at(queues, index) : NULL;
 }
 
-struct queue *queues_add(struct queues *queues, const uint64_t key[KEY_WIDTH])
+struct queue *queues_of_pair(const struct queues *queues, const uint64_t key[KEY_WIDTH],
+			     const struct queue *after)
 {
-	uint32_t index, *bucket;
+	uint32_t index = after ? after->after_pair : *pair_bucket(queues, key);
+
+	while (index != NO_INDEX) {
+		struct queue *queue = at(queues, index);
+
+		if (!memcmp(queue->key, key, PAIR_WIDTH * sizeof *key))
+			return queue;
+		index = queue->after_pair;
+	}
+	return NULL;
+}
+
+struct queue *queues_add(struct queues *queues, const struct fragment *fragment)
+{
 	struct queue *queue;
+	uint32_t index;
 
 	if (queues->bytes > queues->most_bytes ||
 	    (queues->waiting > queues->bucket_mask && !grow(queues)))
@@ -134,10 +177,14 @@ struct queue *queues_add(struct queues *queues, const uint64_t key[KEY_WIDTH])
 	if (index == NO_INDEX)
 		return NULL;
 	queue = at(queues, index);
-	bucket = &queues->buckets[hash(queues, key) & queues->bucket_mask];
-	*queue = (struct queue){.next = *bucket, .last = NO_INDEX, .waits = true};
-	memcpy(queue->key, key, sizeof queue->key);
-	*bucket = index;
+	*queue = (struct queue){
+		.hash = fragment->hash,
+		.last = NO_INDEX,
+		.version = fragment->version,
+		.waits = true,
+	};
+	memcpy(queue->key, fragment->key, sizeof queue->key);
+	link_queue(queues, index);
 	queues->waiting++;
 	queues->bytes += sizeof *queue;
 	return queue;
@@ -157,14 +204,17 @@ static uint32_t drop_piece(struct queues *queues, uint32_t index)
 	queues->bytes -= size_of(piece);
 	if (piece->is_kept)
 		free((void *)piece->frame);
-	*piece = (struct piece){.before = queues->free_piece};
+	piece->frame = NULL;
+	piece->is_kept = false;
+	piece->before = queues->free_piece;
 	queues->free_piece = index;
 	return before;
 }
 
 bool queue_add(struct queues *queues, struct queue *queue, const struct piece *piece)
 {
-	uint32_t index = queues->free_piece;
+	uint32_t index = queues->free_piece, next_new;
+	struct piece *found;
 
 	if (queues->bytes > 2 * queues->most_bytes)
 		return false;
@@ -183,9 +233,16 @@ bool queue_add(struct queues *queues, struct queue *queue, const struct piece *p
 			queues->piece_capacity = capacity;
 		}
 		index = queues->piece_count++;
+		queues->pieces[index].is_new = false;
 	}
-	queues->pieces[index] = *piece;
-	queues->pieces[index].before = queue->last;
+	found = &queues->pieces[index];
+	next_new = found->is_new ? found->next_new : queues->new_pieces;
+	if (!found->is_new)
+		queues->new_pieces = index;
+	*found = *piece;
+	found->before = queue->last;
+	found->is_new = true;
+	found->next_new = next_new;
 	queue->last = index;
 	queues->bytes += size_of(piece);
 	return true;
@@ -193,30 +250,45 @@ bool queue_add(struct queues *queues, struct queue *queue, const struct piece *p
 
 bool queues_keep(struct queues *queues)
 {
-	for (uint32_t index = 0; index < queues->piece_count; index++) {
-		struct piece *piece = &queues->pieces[index];
+	while (queues->new_pieces != NO_INDEX) {
+		struct piece *piece = &queues->pieces[queues->new_pieces];
 		uint8_t *copy;
 
-		if (!piece->frame || piece->is_kept)
-			continue;
-		copy = malloc(piece->captured + 1);
-		if (!copy)
-			return false;
-		memcpy(copy, piece->frame, piece->captured);
-		piece->frame = copy;
-		piece->is_kept = true;
+		if (piece->frame) {
+			copy = malloc(piece->captured + 1);
+			if (!copy)
+				return false;
+			memcpy(copy, piece->frame, piece->captured);
+			piece->frame = copy;
+			piece->is_kept = true;
+		}
+		piece->is_new = false;
+		queues->new_pieces = piece->next_new;
 	}
 	return true;
 }
 
+/* Out of the list of those with the same hash of their addresses. */
+static void leave_pair(struct queues *queues, const struct queue *queue)
+{
+	if (queue->after_pair != NO_INDEX)
+		at(queues, queue->after_pair)->before_pair = queue->before_pair;
+	if (queue->before_pair != NO_INDEX)
+		at(queues, queue->before_pair)->after_pair = queue->after_pair;
+	else
+		*pair_bucket(queues, queue->key) = queue->after_pair;
+}
+
 void queues_remove(struct queues *queues, struct queue *queue)
 {
-	uint32_t *link = &queues->buckets[hash(queues, queue->key) & queues->bucket_mask], index;
+	uint32_t *link = &queues->buckets[queue->hash & queues->bucket_mask], index;
 
 	while (at(queues, *link) != queue)
 		link = &at(queues, *link)->next;
 	index = *link;
 	*link = queue->next;
+	if (queue->version == 6)
+		leave_pair(queues, queue);
 	while (queue->last != NO_INDEX)
 		queue->last = drop_piece(queues, queue->last);
 	free(queue->runs);

@@ -3,8 +3,7 @@
 #ifndef QUEUES_H
 #define QUEUES_H
 
-#include "keyset.h"
-#include "predict.h"
+#include "defrag.h"
 
 #define NO_INDEX UINT32_MAX
 
@@ -14,11 +13,14 @@
  */
 struct piece {
 	int64_t number;
-	const uint8_t *frame;
+	const uint8_t *frame; /* NULL: none is queued here */
 	uint32_t captured, wire;
-	uint32_t at, offset, length, seen;
-	uint32_t before; /* the one that was queued before it; of those that are free */
+	uint32_t at;
+	uint16_t offset, length, seen;
 	bool is_kept;	 /* the frame is a copy */
+	bool is_new;	 /* on the list of what queues_keep() looks at, though it may have left */
+	uint32_t before; /* the one that was queued before it; of those that are free */
+	uint32_t next_new;
 };
 
 struct span {
@@ -31,41 +33,54 @@ struct span {
  */
 struct queue {
 	uint64_t key[KEY_WIDTH];
+	uint32_t hash;
 	uint32_t next; /* of those with the same hash; of those that are free */
 	uint32_t last; /* piece */
 	uint32_t head; /* the piece with offset 0 */
-	uint32_t length, meat, largest, largest_unfragmentable;
+	uint32_t length, meat;
+	uint32_t largest, largest_unfragmentable;
 	uint32_t at, pointer_at; /* struct fragment, of the first */
-	uint8_t next_header, ecn;
+	uint8_t version, next_header, ecn;
 	bool has_first, has_last, waits;
+	uint16_t run_count, run_capacity;
 	struct span few[2];
 	struct span *runs; /* NULL: few */
-	uint32_t run_count, run_capacity;
+	uint32_t before_pair,
+		after_pair; /* IPv6: neighbours among those with the same hash of their addresses */
 };
+
+_Static_assert(sizeof(struct queue) == 128,
+	       "two cache lines, the first of which is what a search reads");
 
 struct queues {
 	struct piece *pieces;
-	struct queue **chunks; /* of QUEUES_A_CHUNK */
-	uint32_t *buckets;
+	struct queue **chunks;	   /* of QUEUES_A_CHUNK */
+	uint32_t *buckets, *pairs; /* all; those of IPv6, by their addresses */
 	uint32_t bucket_mask, chunk_count, used, free, waiting;
-	uint32_t piece_count, piece_capacity, free_piece;
+	uint32_t piece_count, piece_capacity, free_piece, new_pieces;
 	uint64_t bytes, most_bytes; /* of what waits */
 	uint64_t seed;
 };
 
 bool queues_init(struct queues *queues, uint64_t seed, uint64_t most_bytes);
 void queues_free(struct queues *queues);
-void queue_key(const struct packet *p, uint32_t ident, uint64_t key[KEY_WIDTH]);
+uint32_t queues_hash(const struct queues *queues, const uint64_t key[KEY_WIDTH]);
+/* Sets the fragment's hash, and asks for where its datagram is found. */
+void queues_ask(const struct queues *queues, struct fragment *fragment);
 /* NULL: nothing of that datagram waits. */
-struct queue *queues_find(const struct queues *queues, const uint64_t key[KEY_WIDTH]);
+struct queue *queues_find(const struct queues *queues, const uint64_t key[KEY_WIDTH],
+			  uint32_t hash);
 /* One that does not wait yet; NULL: no memory, or too much waits. It stays where it is until it is removed. */
-struct queue *queues_add(struct queues *queues, const uint64_t key[KEY_WIDTH]);
+struct queue *queues_add(struct queues *queues, const struct fragment *fragment);
 void queues_remove(struct queues *queues, struct queue *queue);
 /* Those that wait are some of these; NULL at the end. */
 struct queue *queues_at(const struct queues *queues, uint32_t index);
+/* Of those of IPv6 with these addresses, the one after another or, of NULL, the first; NULL at the end. */
+struct queue *queues_of_pair(const struct queues *queues, const uint64_t key[KEY_WIDTH],
+			     const struct queue *after);
 /* Puts a piece into a queue. False: no memory. */
 bool queue_add(struct queues *queues, struct queue *queue, const struct piece *piece);
-/* Copies what is not a copy yet. False: no memory. */
+/* Copies what was added since the last time and still waits. False: no memory. */
 bool queues_keep(struct queues *queues);
 enum reason queue_insert(struct queue *queue, uint32_t start, uint32_t end);
 

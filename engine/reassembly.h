@@ -6,7 +6,10 @@
 #include "defrag.h"
 #include "queues.h"
 
-enum { MOST_DATAGRAM = 65535 }; /* IPv4: the whole datagram; IPv6: the payload */
+enum {
+	MOST_DATAGRAM = 65535, /* IPv4: the whole datagram; IPv6: the payload */
+	LINK = 14,	       /* an Ethernet header */
+};
 
 /* A packet that may be a fragment of any datagram; of one of IPv4; of IPv6; between two addresses; of one datagram. */
 enum reach { OF_NONE, OF_ANY, OF_IPV4, OF_IPV6, OF_PAIR, OF_DATAGRAM };
@@ -15,8 +18,9 @@ enum reach { OF_NONE, OF_ANY, OF_IPV4, OF_IPV6, OF_PAIR, OF_DATAGRAM };
 struct defrag_user {
 	void (*lose)(void *user, const struct piece *piece, enum reason reason); /* dropped */
 	void (*open)(void *user, const struct piece *piece, enum reason reason); /* not known */
-	void (*complete)(void *user, const struct queue *queue, struct packet *p);
-	void (*leave)(void *user, struct packet *p); /* to the stack, as it is */
+	/* frame: the datagram, without tags and without a checksum of its header */
+	void (*complete)(void *user, const struct queue *queue, struct bytes frame);
+	void (*leave)(void *user); /* to the stack, as it is */
 	void *user;
 };
 
@@ -26,17 +30,19 @@ struct defrag {
 	bool all_open, open4, open6;
 	bool forgets; /* more fragments have waited than are kept: unknown datagrams are open */
 	struct defrag_user on;
-	uint8_t buf[MOST_DATAGRAM + 64];
+	uint8_t buf[LINK + 40 + MOST_DATAGRAM];
 };
 
 bool defrag_init(struct defrag *defrag, uint64_t seed, uint64_t most_bytes,
 		 const struct defrag_user *on);
 void defrag_free(struct defrag *defrag);
-/* A fragment; piece: its number and its frame. */
-void defrag_take(struct defrag *defrag, struct packet *p, const struct piece *piece);
-/* A packet that may or may not be a fragment, of the datagram with p's addresses and this id. */
-void defrag_leave_open(struct defrag *defrag, enum reach reach, const struct packet *p,
-		       uint32_t ident);
+/* A fragment, for which queues_ask() was called; piece: its number and its frame. */
+void defrag_take(struct defrag *defrag, const struct fragment *fragment, const struct piece *piece);
+/* A datagram that is complete, as a packet. */
+void datagram_of(const struct defrag *defrag, const struct queue *queue, struct bytes frame,
+		 struct packet *p);
+/* A packet that may or may not be a fragment, of the datagram with this key. */
+void defrag_leave_open(struct defrag *defrag, enum reach reach, const uint64_t key[KEY_WIDTH]);
 /* The timeout: all that waits is dropped. */
 void defrag_finish(struct defrag *defrag);
 
