@@ -19,20 +19,20 @@ uint8_t artefacts_of(struct bytes frame, const struct nets *own);
 static inline bool may_be_incomplete(const struct ordinary *it)
 {
 	const uint8_t *ip = it->ip, *segment = ip + it->segment;
-	uint32_t length = it->total - it->segment;
+	uint32_t protocol = it->protocol;
 	uint64_t sum;
 	uint16_t stored;
 
 	if (it->version == 4 && !(ip[10] | ip[11]))
 		return true;
-	if (it->protocol != TCP && it->protocol != UDP)
+	if (protocol != TCP && protocol != UDP)
 		return false;
-	memcpy(&stored, segment + (it->protocol == TCP ? 16 : 6), sizeof stored);
+	memcpy(&stored, segment + (protocol == TCP ? 16 : 6), sizeof stored);
 	if (!stored)
-		return it->version == 6 || it->protocol == TCP;
+		return it->version == 6 || protocol == TCP;
 	sum = it->version == 4 ? sum_words(ip + 12, 8) : sum_words(ip + 8, 32);
-	sum += word(it->protocol) + word(length & 0xffff) + word(length >> 16);
-	return all_ones(sum + (stored ^ 0xffff));
+	sum += number(protocol + it->total - it->segment);
+	return all_ones(sum + 0xffff - stored);
 }
 
 #endif

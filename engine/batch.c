@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "batch.h"
 
+#include "known.h"
+
 /* Most frames are one behind the other: so many bytes before their turn. */
 enum { AHEAD = 2048 };
 

@@ -464,12 +464,10 @@ void engine_classes_free(struct classes *classes)
 {
 	if (!classes)
 		return;
-	free(classes->four.starts);
-	free(classes->four.classes);
+	free(classes->four.segments);
 	free(classes->four.nodes);
 	free(classes->four.table);
-	free(classes->six.starts);
-	free(classes->six.classes);
+	free(classes->six.segments);
 	free(classes->six.nodes);
 	free(classes->six.table);
 	free(classes);

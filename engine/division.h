@@ -5,11 +5,9 @@ static bool NAME(add_segment)(struct NAME(trie) * trie, KEY start, uint16_t clas
 {
 	uint32_t at = trie->segment_count;
 
-	if (!grow((void **)&trie->starts, at + 1, &trie->start_room, sizeof *trie->starts) ||
-	    !grow((void **)&trie->classes, at + 1, &trie->class_room, sizeof *trie->classes))
+	if (!grow((void **)&trie->segments, at + 1, &trie->segment_room, sizeof *trie->segments))
 		return false;
-	trie->starts[at] = start;
-	trie->classes[at] = class;
+	trie->segments[at] = (struct NAME(segment)){start, class};
 	trie->segment_count++;
 	return true;
 }
@@ -23,14 +21,14 @@ static struct NAME(node) NAME(node_of)(const struct NAME(trie) * trie, uint32_t 
 	uint32_t width = 0, bits = 1;
 
 	if (!is_first) {
-		node.first = trie->starts[from];
-		node.last = trie->starts[to - 1];
+		node.first = trie->segments[from].start;
+		node.last = trie->segments[to - 1].start;
 		differing = node.first ^ node.last;
 	}
 	while (width < 8 * sizeof(KEY) && differing >> width)
 		width++;
-	/* Some twice as many blocks as starts: so few blocks have more than are searched. */
-	while (bits < MOST_BITS && bits < width && (1u << bits) <= to - from)
+	/* Some three times as many blocks as starts: so few blocks have more than are searched. */
+	while (bits < MOST_BITS && bits < width && (1u << bits) <= 2 * (to - from))
 		bits++;
 	node.shift = width - bits;
 	node.mask = (1u << bits) - 1;
@@ -55,7 +53,7 @@ static bool NAME(add_node)(struct NAME(trie) * trie, uint32_t from, uint32_t to)
 		uint32_t first = next, *at = &trie->table[node.table + slot];
 
 		while (next < to &&
-		       ((uint32_t)(trie->starts[next] >> node.shift) & node.mask) == slot)
+		       ((uint32_t)(trie->segments[next].start >> node.shift) & node.mask) == slot)
 			next++;
 		if (next - first <= MOST_SEARCHED) {
 			*at = first - 1;
@@ -71,7 +69,7 @@ static bool NAME(add_node)(struct NAME(trie) * trie, uint32_t from, uint32_t to)
 /* Nodes for all segments. */
 static bool NAME(divide)(struct NAME(trie) * trie)
 {
-	uint32_t count = trie->segment_count, last = trie->classes[count - 1];
+	uint32_t count = trie->segment_count, last = trie->segments[count - 1].class;
 
 	if (count >= MOST_SEGMENTS)
 		return false;

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 /* The sizes of what Python passes, in the order of dossim/engine/layout.py. */
+#include "course.h"
 #include "follow.h"
-#include "sweep.h"
 
 uint32_t engine_size(uint32_t which)
 {
@@ -16,6 +16,9 @@ uint32_t engine_size(uint32_t which)
 		sizeof(struct after),	       sizeof(struct world),
 		sizeof(struct capture),	       sizeof(struct columns),
 		sizeof(struct outcome),	       sizeof(struct sweep),
+		sizeof(struct window),	       sizeof(struct file),
+		sizeof(struct walk),	       sizeof(struct blocks),
+		sizeof(struct reading),	       sizeof(struct runner),
 		sizeof(struct several),	       sizeof(struct late),
 		sizeof(struct told),	       sizeof(struct saying),
 		sizeof(struct doubt),	       sizeof(struct way_setup),

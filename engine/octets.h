@@ -47,6 +47,12 @@ static inline uint64_t word(uint32_t value)
 	return __builtin_bswap16((uint16_t)value);
 }
 
+/* The same of a number of more than one word, but for multiples of 0xffff: its words may be added. */
+static inline uint64_t number(uint32_t value)
+{
+	return (uint64_t)value << 8;
+}
+
 /*
  * The sum of the words in memory order; an odd byte at the end is padded with a zero byte. Less than 2^35 for less than
  * 2^31 bytes.
@@ -92,16 +98,25 @@ static inline uint64_t sum_words(const uint8_t *p, uint32_t n)
 	return sum + ((uint64_t)one & 0xffffffff) + ((uint64_t)one >> 32) + (uint64_t)(one >> 64);
 }
 
-/* Whether the sum is all ones, that is, whether what was summed has a correct checksum in it. */
+/* Has the same remainder by 0xffff as sum_words(), of the 20 bytes that most IPv4 headers have; 0 for zeros alone. */
+static inline uint64_t sum_header(const uint8_t *p)
+{
+	uint64_t sum, more;
+	uint32_t last;
+
+	memcpy(&sum, p, sizeof sum);
+	memcpy(&more, p + 8, sizeof more);
+	memcpy(&last, p + 16, sizeof last);
+	sum += more;
+	sum += sum < more;
+	sum += last;
+	return sum + (sum < last);
+}
+
+/* Whether the sum is all ones once it is folded, that is, whether what was summed has a correct checksum in it. */
 static inline int all_ones(uint64_t sum)
 {
-	uint32_t folded;
-
-	sum = (sum & 0xffffffff) + (sum >> 32);
-	sum = (sum & 0xffffffff) + (sum >> 32);
-	folded = (uint32_t)(sum & 0xffff) + (uint32_t)(sum >> 16);
-	folded = (folded & 0xffff) + (folded >> 16);
-	return folded == 0xffff;
+	return sum && sum % 0xffff == 0;
 }
 
 #endif

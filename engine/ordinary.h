@@ -18,13 +18,13 @@ struct ordinary {
 	uint32_t segment; /* where its transport begins in that */
 	uint32_t
 		source; /* the segment of addresses that its source is in, once ask_second() was called */
+	uint32_t protocol;
 	uint32_t largest; /* of a datagram that was put together: its largest fragment; else 0 */
 	uint16_t start;	  /* of the IP header in the frame */
 	uint8_t version;  /* 0: the frame is not ordinary */
-	uint8_t protocol;
-	uint8_t tags;	/* priority tags before it */
-	bool group;	/* the frame is for one */
-	bool has_extra; /* options, or an extension header */
+	uint8_t tags;	  /* priority tags before it */
+	bool group;	  /* the frame is for one */
+	bool has_extra;	  /* options, or an extension header */
 };
 
 /* What holds of all packets with the same protocol and classes. Codes are of outcomes; NO_CODE: they do not end so. */
@@ -46,7 +46,6 @@ struct run {
 	uint64_t destination[2]; /* of the last packet */
 	uint32_t destination_class;
 	uint8_t version;
-	bool ends_at_conntrack; /* what comes after raw is not wanted: NO_CODE */
 	bool is_from_host; /* the source of the last ordinary packet is an address of the host */
 	bool no_memory;
 	const struct known
@@ -62,7 +61,6 @@ void run_free(struct run *run);
 /* NO_CODE: no memory, and run->no_memory is set. */
 uint32_t code_of(struct run *run, const struct end *end, bool untracked);
 
-bool is_ordinary(const struct world *world, struct bytes frame, struct ordinary *found);
 /* Its code; NO_CODE if run->no_memory. */
 uint32_t end_ordinary(struct run *run, const struct ordinary *it);
 /* The same of a datagram that was put together, from raw on; NO_CODE: it is not ordinary, or run->no_memory. */
@@ -87,34 +85,11 @@ static inline void addresses_of(const struct ordinary *it, uint64_t source[2],
 	}
 }
 
-/* Ask for what the class of its source is found by, in two steps. */
-static inline void ask_first(const struct classes *classes, const struct ordinary *it)
-{
-	if (it->version == 4) {
-		__builtin_prefetch(
-			slot_in4(&classes->four, classes->four.nodes, be32(it->ip + 12)));
-	} else {
-		const struct trie6 *six = &classes->six;
-		unsigned __int128 key = key6(be64(it->ip + 8), be64(it->ip + 16));
-		uint32_t slot = *slot_in6(six, six->nodes, key);
-
-		if (slot & IS_NODE)
-			__builtin_prefetch(slot_in6(six, &six->nodes[slot & ~IS_NODE], key));
-	}
-}
-
-static inline void ask_second(const struct classes *classes, struct ordinary *it)
-{
-	if (it->version == 4) {
-		it->source = segment_of4(&classes->four, be32(it->ip + 12));
-		__builtin_prefetch(&classes->four.starts[it->source]);
-		__builtin_prefetch(&classes->four.classes[it->source]);
-	} else {
-		it->source = segment_of6(&classes->six, key6(be64(it->ip + 8), be64(it->ip + 16)));
-		__builtin_prefetch(&classes->six.starts[it->source + 1]);
-		__builtin_prefetch(&classes->six.starts[it->source + MOST_SEARCHED]);
-		__builtin_prefetch(&classes->six.classes[it->source]);
-	}
-}
+/*
+ * What rules and routes say of its protocol and classes, by one packet; NO_CODE: what bad_header() checks of more than
+ * most packets have is good. Called by known.h.
+ */
+struct known learn(struct run *run, uint64_t key, const struct ordinary *it);
+uint32_t bad_extra(struct run *run, const struct ordinary *it, enum stage stage, bool untracked);
 
 #endif

@@ -2,8 +2,6 @@
 /* The packet blocks of a pcapng file (draft-ietf-opsawg-pcapng): enhanced, simple and obsolete ones. */
 #include "records.h"
 
-#include "sweep.h"
-
 enum { SECTION = 0x0a0d0d0a, INTERFACE = 1, OBSOLETE = 2, SIMPLE = 3, ENHANCED = 6 };
 enum { SMALLEST = 12, LEAST_SIMPLE = 16, LEAST_ENHANCED = 32, OPTION_FLAGS = 2, ETHERNET = 1 };
 enum { BINARY = 0x80, MOST_DIGITS = 19 };
@@ -59,22 +57,34 @@ static void split(uint64_t ticks, uint8_t resolution, uint64_t *seconds, uint64_
 		*ns = power - 9 <= MOST_DIGITS ? rest / TENS[power - 9] : 0;
 }
 
-static int64_t time_of(uint64_t ticks, const struct interface *interface, struct blocks *blocks)
+static __attribute__((noinline)) int64_t unusual_time(uint64_t ticks,
+						      const struct interface *interface,
+						      int64_t *late)
 {
 	uint64_t seconds, ns;
 	__int128 total;
 
-	if (!interface->offset_s && interface->resolution == 6 && ticks / 1000000 <= LAST_S)
-		return (int64_t)(ticks * 1000); /* usual */
-	if (!interface->offset_s && interface->resolution == 9 && ticks / BILLION <= LAST_S)
-		return (int64_t)ticks;
 	split(ticks, interface->resolution, &seconds, &ns);
 	total = (__int128)seconds + interface->offset_s;
 	if (total > LAST_S || total < -LAST_S) {
-		blocks->late++;
+		++*late;
 		total = total < 0 ? -LAST_S : LAST_S;
 	}
 	return (int64_t)total * BILLION + (int64_t)ns;
+}
+
+/* late: counted up if 64 bits do not hold it. */
+static inline int64_t time_of(uint64_t ticks, const struct interface *interface, int64_t *late)
+{
+	int64_t unusually_late = 0, found;
+
+	if (!interface->offset_s && interface->resolution == 6 && ticks < LAST_S * 1000000)
+		return (int64_t)(ticks * 1000);
+	if (!interface->offset_s && interface->resolution == 9 && ticks < LAST_S * BILLION)
+		return (int64_t)ticks;
+	found = unusual_time(ticks, interface, &unusually_late);
+	*late += unusually_late;
+	return found;
 }
 
 /* The option epb_flags of a block whose options are there, 0 without. */
@@ -105,14 +115,15 @@ static uint8_t cause_of(uint32_t flags)
 }
 
 /* A packet block of size bytes as a row; false if it is invalid. */
-static bool take_block(const struct file *file, uint32_t kind, uint32_t size, struct blocks *blocks,
-		       struct walk *walk, int64_t row)
+static inline bool take_block(const struct file *file, uint32_t kind, uint32_t size,
+			      struct blocks *blocks, struct walk *walk)
 {
 	const struct rows *rows = &walk->rows;
 	uint32_t number = 0, captured = 0, original, flags = 0;
 	const struct interface *interface;
-	int64_t at = walk->at, start = at + 28, after = at + size - 4;
+	int64_t at = walk->at, start = at + 28, after = at + size - 4, row = walk->count, options;
 	uint64_t ticks = 0;
+	uint8_t fcs, cause;
 
 	if (kind == SIMPLE) {
 		start = at + 12;
@@ -137,76 +148,66 @@ static bool take_block(const struct file *file, uint32_t kind, uint32_t size, st
 	}
 	if (captured > file->largest || captured > after - start)
 		return false;
-	walk->number++;
-	if (walk->passes) {
-		time_of(ticks, interface, blocks); /* counts it if it is late */
-		return true;
-	}
-	if (kind != SIMPLE)
-		flags = flags_of(file, start + (captured + 3) / 4 * 4, after);
+	options = start + (captured + 3) / 4 * 4;
+	if (kind != SIMPLE && options + 8 <= after)
+		flags = flags_of(file, options, after);
 	if (original > file->longest)
 		original = file->longest;
+	fcs = flags >> 5 & 15 ? flags >> 5 & 15 : interface->fcs;
+	cause = cause_of(flags);
 	rows->offset[row] = start;
 	rows->length[row] = (int32_t)captured;
 	rows->wire_length[row] = (int32_t)(original > captured ? original : captured);
-	rows->timestamp_ns[row] = time_of(ticks, interface, blocks);
+	rows->timestamp_ns[row] = time_of(ticks, interface, &blocks->late);
+	rows->number[row] = walk->number++;
 	rows->link[row] = interface->link;
-	rows->fcs[row] = flags >> 5 & 15 ? flags >> 5 & 15 : interface->fcs;
-	rows->cause[row] = cause_of(flags);
-	rows->number[row] = walk->number - 1;
+	rows->fcs[row] = fcs;
+	rows->cause[row] = cause;
+	walk->count = row + 1;
+	blocks->plain &= interface->link == ETHERNET && !fcs && cause == RECEIVED;
 	return true;
-}
-
-static bool are_plain(const struct rows *rows, int64_t from, int64_t to)
-{
-	bool plain = true;
-
-	for (int64_t row = from; row < to; row++)
-		plain &= rows->link[row] == ETHERNET && !rows->fcs[row] &&
-			 rows->cause[row] == RECEIVED;
-	return plain;
-}
-
-/* Packets up to a row are there. */
-static void end_batch(const struct file *file, struct blocks *blocks, struct walk *walk, int64_t to)
-{
-	bool plain = are_plain(&walk->rows, walk->kept, to);
-
-	blocks->plain &= plain;
-	walk->kept = sift(plain ? walk->sweep : NULL, file->data, &walk->rows, walk->kept, to);
 }
 
 /*
  * Take packet blocks, and pass over other ones, to the end, or to a block that begins a section, describes an interface,
  * is invalid or not whole, or as long as there is room.
  */
-void engine_pcapng(const struct file *file, struct blocks *blocks, struct walk *walk)
+void engine_pcapng(const struct file *given, struct blocks *given_blocks, struct walk *given_walk)
 {
-	int64_t row = walk->kept;
+	/* In registers, as what no row can change. */
+	const struct file file = *given;
+	struct blocks blocks = *given_blocks;
+	struct walk walk = *given_walk;
 
-	while (row < walk->most && file->size - walk->at >= SMALLEST) {
-		int64_t here = walk->at;
-		uint32_t kind = word_of(file, here), size = word_of(file, here + 4);
+	while (walk.count < walk.most && file.size - walk.at >= SMALLEST) {
+		int64_t here = walk.at;
+		uint32_t kind = word_of(&file, here), size = word_of(&file, here + 4);
 		bool is_packet = kind == ENHANCED || kind == SIMPLE || kind == OBSOLETE;
 
 		if (kind == SECTION || kind == INTERFACE || size < SMALLEST || size % 4 ||
-		    size > file->size - here || size > file->largest_block)
+		    size > file.size - here || size > file.largest_block)
 			break;
-		if (word_of(file, here + size - 4) != size)
+		__builtin_prefetch((const void *)((uintptr_t)file.data + here + HEADERS_AHEAD));
+		if (word_of(&file, here + size - 4) != size)
 			break;
 		if (is_packet && size < (kind == SIMPLE ? LEAST_SIMPLE : LEAST_ENHANCED))
 			break;
-		if (is_packet && !take_block(file, kind, size, blocks, walk, row))
+		if (is_packet && !take_block(&file, kind, size, &blocks, &walk))
 			break;
-		row += is_packet;
-		walk->at += size;
-		if (!walk->passes && (row - walk->kept == BATCH || row == walk->most)) {
-			end_batch(file, blocks, walk, row);
-			row = walk->kept;
-		}
+		walk.at += size;
 	}
-	if (walk->passes)
-		walk->kept = row;
-	else
-		end_batch(file, blocks, walk, row);
+	*given_blocks = blocks;
+	*given_walk = walk;
+}
+
+bool goes_on(const struct file *file, int64_t at)
+{
+	uint32_t kind, size;
+
+	if (file->size - at < SMALLEST)
+		return true;
+	kind = word_of(file, at);
+	size = word_of(file, at + 4);
+	return kind != SECTION && kind != INTERFACE && size % 4 == 0 &&
+	       size <= file->largest_block && size > file->size - at;
 }

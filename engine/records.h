@@ -26,7 +26,7 @@ struct file {
 	uint32_t largest_block; /* pcapng: that there can be */
 };
 
-/* One row for each packet that is kept; pcap: without the last three. */
+/* One row for each packet; pcap: without the last three. */
 struct rows {
 	int64_t *offset;
 	int32_t *length, *wire_length;
@@ -43,20 +43,13 @@ struct interface {
 	uint8_t resolution, fcs;
 };
 
-struct sweep;
-
-/*
- * A walk over packets, which goes on where it is. A sweep counts packets in the place of keeping them (sweep.h). One that
- * only passes over them has no rows, and what it kept is how many they were.
- */
+/* A walk over packets, which goes on where it is. */
 struct walk {
 	struct rows rows;
-	int64_t most;	     /* rows that there is room for, or packets to pass over */
-	struct sweep *sweep; /* NULL: all are kept */
-	int64_t at;	     /* the byte of the file */
-	int64_t kept;	     /* rows */
-	int64_t number;	     /* of the next packet */
-	uint32_t passes;
+	int64_t most;	/* rows that there is room for */
+	int64_t at;	/* the byte of the file */
+	int64_t count;	/* rows that are there */
+	int64_t number; /* of the next packet */
 };
 
 /* What is known before packet blocks, and counted in them: times that 64 bits do not hold. */
@@ -66,6 +59,9 @@ struct blocks {
 	uint32_t plain; /* all are received Ethernet frames without a check sequence */
 	int64_t late;
 };
+
+/* Headers are read where they are: so far before their turn they are asked for. */
+enum { HEADERS_AHEAD = 512 };
 
 static inline uint32_t word_of(const struct file *file, int64_t at)
 {
@@ -78,5 +74,8 @@ static inline uint32_t word_of(const struct file *file, int64_t at)
 ENGINE_API uint32_t engine_pcap(const struct file *file, struct walk *walk);
 
 ENGINE_API void engine_pcapng(const struct file *file, struct blocks *blocks, struct walk *walk);
+
+/* Whether all that engine_pcapng() lacks at a byte of a file is what comes behind its end. */
+bool goes_on(const struct file *file, int64_t at);
 
 #endif

@@ -2,16 +2,15 @@
 #include "sweep.h"
 
 #include "artefacts.h"
+#include "known.h"
 
 enum { LEAST_SENT = 14, MOST_SENT = 65549 };
+/* Packets that are looked at in three steps; most frames are one behind the other: so many bytes before their turn. */
+enum { AT_ONCE = 64, AHEAD = 2048 };
 
 struct run *engine_run(const struct world *world)
 {
-	struct run *run = run_of(world);
-
-	if (run)
-		run->ends_at_conntrack = true;
-	return run;
+	return run_of(world);
 }
 
 void engine_run_free(struct run *run)
@@ -25,115 +24,309 @@ uint32_t engine_outcomes(const struct run *run, const struct outcome **list)
 	return run->outcomes.count;
 }
 
+/* Of an ordinary packet, where it is in its frame; version 0: it is not ordinary. */
+struct place {
+	uint16_t segment; /* from the IP header on */
+	uint8_t version, tags;
+};
+
+/* Packets that are looked at in steps, each for all of them: so what one asks for is there for the next. */
+struct some {
+	const struct capture *capture;
+	int64_t from; /* the number of the first */
+	uint32_t count;
+	struct place place[AT_ONCE];
+	const uint8_t *ip[AT_ONCE];
+	uint32_t source[AT_ONCE]; /* as struct ordinary has it */
+	uint32_t code
+		[AT_ONCE]; /* where they end, NO_CODE if they get to conntrack; but for doubts: */
+	uint8_t is_doubtful[AT_ONCE]; /* its header is bad, or it may be incomplete */
+	uint8_t is_from_host[AT_ONCE];
+};
+
 /* What Python tells apart by its first bytes is left to it (dossim/packet/cut.py). */
-static inline bool is_sendable(const struct bytes *frame)
+static inline bool is_sendable(struct bytes frame)
 {
-	return frame->length >= LEAST_SENT && frame->length <= MOST_SENT;
+	return frame.length >= LEAST_SENT && frame.length <= MOST_SENT;
 }
 
-/* Its code, NO_CODE if it is left; of one that is not ordinary or may have artefacts. */
-static uint32_t sweep_other(struct run *run, const struct batch *batch, uint32_t at)
+static inline struct bytes frame_at(const struct some *some, uint32_t at)
 {
-	uint8_t artefacts = artefacts_of(batch->frames[at], &run->world->own);
+	const struct capture *capture = some->capture;
+	int64_t row = some->from + at, length = capture->length[row];
+	int64_t wire = capture->wire_length[row];
+
+	return (struct bytes){capture->data + capture->offset[row],
+			      (uint32_t)(wire > length ? wire : length), (uint32_t)length};
+}
+
+/* -- which are ordinary -- */
+
+static __attribute__((noinline)) void look_closer(const struct world *world, struct some *some,
+						  uint32_t at, struct bytes frame)
+{
+	struct ordinary it;
+
+	some->place[at].version = 0;
+	if (!world->classes || !is_sendable(frame) || !is_ordinary(world, frame, &it))
+		return;
+	some->ip[at] = it.ip;
+	some->place[at] = (struct place){(uint16_t)it.segment, it.version, it.tags};
+	ask_first(world->classes, &it);
+}
+
+/* Most: TCP or UDP in IPv4 without options, without a tag. False: look_closer() has to say. */
+static inline bool is_plain(const uint8_t *frame, int64_t seen)
+{
+	enum { AT_IP = 14, LEAST = 54 };
+	static const uint8_t head[4] = {0x08, 0x00, 0x45}, head_mask[4] = {0xff, 0xff, 0xff};
+	static const uint8_t tcp[4] = {0, 0, 0, TCP}, udp[4] = {0, 0, 0, UDP};
+	static const uint8_t mask[4] = {0x3f, 0xff, 0, 0xff}; /* fragments, protocol */
+	uint32_t total, word, wanted, other;
+
+	if (seen < LEAST)
+		return false;
+	total = be16(frame + AT_IP + 2);
+	memcpy(&word, frame + AT_IP - 2, sizeof word);
+	memcpy(&other, head_mask, sizeof other);
+	memcpy(&wanted, head, sizeof wanted);
+	if ((word & other) != wanted || total < LEAST - AT_IP || total > seen - AT_IP)
+		return false;
+	memcpy(&word, frame + AT_IP + 6, sizeof word);
+	memcpy(&other, mask, sizeof other);
+	word &= other;
+	memcpy(&wanted, tcp, sizeof wanted);
+	memcpy(&other, udp, sizeof other);
+	return word == wanted || word == other;
+}
+
+/* Those that are within the data, up to the first that is not. */
+static void look_at_some(const struct world *world, struct some *some, uint32_t most)
+{
+	const struct capture capture = *some->capture;
+	const int64_t *offset = capture.offset + some->from;
+	const int32_t *length = capture.length + some->from,
+		      *wire = capture.wire_length + some->from;
+	const struct trie4 *four = world->classes ? &world->classes->four : NULL;
+	const uint32_t *table = four ? four->table + four->nodes->table : NULL;
+	uint32_t shift = four ? four->nodes->shift : 0, at;
+
+	for (at = 0; at < most; at++) {
+		const uint8_t *frame = capture.data + offset[at];
+		int64_t seen = length[at];
+
+		if ((offset[at] | seen) < 0 || offset[at] > capture.size - seen)
+			break;
+		__builtin_prefetch((const void *)((uintptr_t)frame + AHEAD));
+		if (!four || wire[at] > MOST_SENT || !is_plain(frame, seen)) {
+			look_closer(world, some, at, frame_at(some, at));
+			continue;
+		}
+		/* The first node divides all addresses. */
+		__builtin_prefetch(&table[be32(frame + 26) >> shift]);
+		some->ip[at] = frame + 14;
+		some->place[at] = (struct place){20, 4, 0};
+	}
+	some->count = at;
+}
+
+static void ask(const struct classes *classes, struct some *some)
+{
+	for (uint32_t at = 0; at < some->count; at++) {
+		struct ordinary it = {.ip = some->ip[at]};
+
+		if (some->place[at].version == 4) {
+			it.version = 4;
+			ask_second(classes, &it);
+		} else if (some->place[at].version) {
+			it.version = 6;
+			ask_second(classes, &it);
+		}
+		some->source[at] = it.source;
+	}
+}
+
+/* -- what is known of them -- */
+
+/* What their bytes say. version: a number that is known where it is inlined. */
+ALWAYS_INLINE struct ordinary ordinary_of(const struct some *some, uint32_t at, uint8_t version)
+{
+	const uint8_t *ip = some->ip[at];
+	struct place place = some->place[at];
+	uint32_t least = version == 4 ? 20 : 40;
+	bool has_extra = place.segment != least;
+
+	return (struct ordinary){
+		.ip = ip,
+		.total = version == 4 ? be16(ip + 2) : 40u + be16(ip + 4),
+		.segment = place.segment,
+		.source = some->source[at],
+		.version = version,
+		.protocol = version == 4 ? ip[9]
+			    : has_extra	 ? ip[40]
+					 : ip[6],
+		.tags = place.tags,
+		.has_extra = has_extra,
+	};
+}
+
+static __attribute__((noinline)) void learn_at(struct run *run, const struct some *some,
+					       uint32_t at, uint64_t key)
+{
+	struct ordinary it;
+
+	if (is_ordinary(run->world, frame_at(some, at), &it)) /* it is */
+		*slot_of(run, key) = learn(run, key, &it);
+}
+
+static void find_codes(struct run *run, struct some *some)
+{
+	uint32_t early_tags = most_early_tags(run->world);
+
+	for (uint32_t at = 0; at < some->count; at++) {
+		const struct known *known;
+		struct ordinary it;
+		uint64_t key;
+
+		if (some->place[at].version == 4) {
+			it = ordinary_of(some, at, 4);
+			key = key_of(run, &it);
+		} else if (some->place[at].version) {
+			it = ordinary_of(some, at, 6);
+			key = key_of(run, &it);
+		} else {
+			continue;
+		}
+		known = slot_of(run, key);
+		if (__builtin_expect(known->key != key, 0))
+			learn_at(run, some, at, key);
+		some->code[at] = known->early && some->place[at].tags <= early_tags ? known->early
+										    : known->raw;
+		some->is_from_host[at] = known->is_from_host;
+	}
+}
+
+ALWAYS_INLINE bool has_bad_header(const struct ordinary *it)
+{
+	if (it->version == 4)
+		return !all_ones(it->has_extra ? sum_words(it->ip, it->segment)
+					       : sum_header(it->ip));
+	return it->has_extra && it->ip[6] == HOP_BY_HOP; /* it may be */
+}
+
+static void find_doubtful(struct some *some)
+{
+	for (uint32_t at = 0; at < some->count; at++) {
+		struct ordinary it;
+
+		if (some->place[at].version == 4) {
+			it = ordinary_of(some, at, 4);
+			some->is_doubtful[at] = has_bad_header(&it) + may_be_incomplete(&it);
+		} else if (some->place[at].version) {
+			it = ordinary_of(some, at, 6);
+			some->is_doubtful[at] = has_bad_header(&it) + may_be_incomplete(&it);
+		}
+	}
+}
+
+/* -- where they end: codes; NO_CODE, if they are left -- */
+
+static __attribute__((noinline)) uint32_t end_other(struct run *run, struct bytes frame)
+{
+	struct packet p = {.frame = frame};
 	struct flow flow = {0};
-	enum odd odd = NOT_ODD;
+	uint8_t artefacts;
+	struct end end;
+	enum odd odd;
+
+	if (!is_sendable(frame))
+		return NO_CODE;
+	artefacts = artefacts_of(frame, &run->world->own);
+	if (artefacts & INCOMPLETE)
+		return NO_CODE;
+	one_packet(run->world, &p, &flow, &end, &odd, &run->fragment);
+	if (odd || end.fate != DROPPED || flow.version)
+		return NO_CODE;
+	run->is_from_host = artefacts & SENT_BY_HOST;
+	return code_of(run, &end, p.untracked);
+}
+
+static __attribute__((noinline)) uint32_t end_doubtful(struct run *run, struct bytes frame)
+{
+	struct ordinary it;
 	uint32_t code;
 
-	if (artefacts & INCOMPLETE || !is_sendable(&batch->frames[at]))
+	if (!is_ordinary(run->world, frame, &it)) /* it was */
 		return NO_CODE;
-	code = end_one(run, batch, at, &flow, &odd);
-	run->is_from_host = artefacts & SENT_BY_HOST;
-	return odd || run->outcomes.list[code].end.fate != DROPPED || flow.version ? NO_CODE : code;
+	ask_second(run->world->classes, &it);
+	code = end_in_raw(run, &it, known_of(run, &it));
+	return may_be_incomplete(&it) && artefacts_of(frame, &run->world->own) & INCOMPLETE
+		       ? NO_CODE
+		       : code;
 }
 
-static inline uint32_t sweep_one(struct run *run, const struct batch *batch, uint32_t at)
+static void end_others(struct run *run, struct some *some)
 {
-	const struct ordinary *it = &batch->ordinary[at];
-
-	if (it->version && is_sendable(&batch->frames[at])) {
-		uint32_t code = end_ordinary(run, it);
-
-		if (code == NO_CODE || !may_be_incomplete(it))
-			return code;
+	for (uint32_t at = 0; at < some->count; at++) {
+		if (__builtin_expect(some->place[at].version && !some->is_doubtful[at], 1))
+			continue;
+		if (some->place[at].version)
+			some->code[at] = end_doubtful(run, frame_at(some, at));
+		else
+			some->code[at] = end_other(run, frame_at(some, at));
+		some->is_from_host[at] = run->is_from_host;
 	}
-	return sweep_other(run, batch, at);
 }
 
-/* Whether it was counted. */
-static inline bool count_one(struct sweep *sweep, const struct batch *batch, uint32_t at)
+static void count_some(struct sweep *sweep, const struct some *some, const int64_t *all_times,
+		       int64_t *left, int64_t *left_count)
 {
-	struct run *run = sweep->run;
-	uint32_t code = sweep_one(run, batch, at);
+	struct outcome *outcomes = sweep->run->outcomes.list;
+	const int64_t *times = all_times + some->from;
+	const int32_t *wire = some->capture->wire_length + some->from;
+	const int32_t *length = some->capture->length + some->from;
+	int64_t earliest = sweep->earliest_ns, latest = sweep->latest_ns;
+	int64_t from_host = 0, cut = 0, left_now = *left_count;
 
-	if (code == NO_CODE)
-		return false;
-	run->outcomes.list[code].packets++;
-	sweep->packets++;
-	sweep->from_host += run->is_from_host;
-	sweep->cut += batch->frames[at].length > batch->frames[at].seen;
-	return true;
+	for (uint32_t at = 0; at < some->count; at++) {
+		if (some->code[at] == NO_CODE) {
+			left[left_now++] = some->from + at;
+			continue;
+		}
+		outcomes[some->code[at]].packets++;
+		from_host += some->is_from_host[at];
+		cut += wire[at] > length[at];
+		earliest = times[at] < earliest ? times[at] : earliest;
+		latest = times[at] > latest ? times[at] : latest;
+	}
+	sweep->packets += some->count - (left_now - *left_count);
+	sweep->from_host += from_host;
+	sweep->cut += cut;
+	sweep->earliest_ns = earliest;
+	sweep->latest_ns = latest;
+	*left_count = left_now;
 }
 
-int64_t engine_sweep(struct sweep *sweep, const struct capture *capture, int64_t count,
-		     int64_t *left, int64_t *left_count)
+int64_t engine_sweep(struct sweep *sweep, const struct capture *capture, const int64_t *times,
+		     int64_t count, int64_t *left, int64_t *left_count)
 {
-	struct run *run = sweep->run;
-	struct batch batch;
+	struct some some = {.capture = capture};
 
 	*left_count = 0;
-	for (int64_t from = 0; from < count && !run->no_memory; from += batch.count) {
-		bool good = take_batch(run->world, capture, from, count, &batch);
+	for (; some.from < count; some.from += some.count) {
+		uint32_t most =
+			(uint32_t)(count - some.from < AT_ONCE ? count - some.from : AT_ONCE);
 
-		for (uint32_t at = 0; at < batch.count; at++)
-			if (!count_one(sweep, &batch, at))
-				left[(*left_count)++] = from + at;
-		if (!good)
-			return from + batch.count;
+		look_at_some(sweep->run->world, &some, most);
+		ask(sweep->run->world->classes, &some);
+		find_codes(sweep->run, &some);
+		find_doubtful(&some);
+		end_others(sweep->run, &some);
+		if (sweep->run->no_memory)
+			return OUT_OF_MEMORY;
+		count_some(sweep, &some, times, left, left_count);
+		if (some.count < most)
+			return some.from + some.count;
 	}
-	sweep->no_memory = run->no_memory;
-	return run->no_memory ? OUT_OF_MEMORY : ALL_PREDICTED;
-}
-
-static inline void note_time(struct sweep *sweep, int64_t ns)
-{
-	sweep->earliest_ns = ns < sweep->earliest_ns ? ns : sweep->earliest_ns;
-	sweep->latest_ns = ns > sweep->latest_ns ? ns : sweep->latest_ns;
-}
-
-static void move_row(const struct rows *rows, int64_t from, int64_t to)
-{
-	rows->offset[to] = rows->offset[from];
-	rows->length[to] = rows->length[from];
-	rows->wire_length[to] = rows->wire_length[from];
-	rows->timestamp_ns[to] = rows->timestamp_ns[from];
-	rows->number[to] = rows->number[from];
-	if (!rows->link)
-		return;
-	rows->link[to] = rows->link[from];
-	rows->fcs[to] = rows->fcs[from];
-	rows->cause[to] = rows->cause[from];
-}
-
-int64_t sift(struct sweep *sweep, const uint8_t *data, const struct rows *rows, int64_t from,
-	     int64_t to)
-{
-	struct batch batch;
-	int64_t kept = from;
-
-	if (!sweep)
-		return to;
-	batch.count = 0;
-	for (int64_t row = from; row < to; row++)
-		batch.frames[batch.count++] =
-			(struct bytes){data + rows->offset[row], (uint32_t)rows->wire_length[row],
-				       (uint32_t)rows->length[row]};
-	look_at(sweep->run->world, &batch);
-	for (uint32_t at = 0; at < batch.count; at++) {
-		if (count_one(sweep, &batch, at))
-			note_time(sweep, rows->timestamp_ns[from + at]);
-		else
-			move_row(rows, from + at, kept++);
-	}
-	sweep->no_memory = sweep->run->no_memory;
-	return kept;
+	return ALL_PREDICTED;
 }

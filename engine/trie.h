@@ -14,15 +14,19 @@ struct NAME(node) {
 	uint32_t shift;
 };
 
+/* Packed: those of a block are in one or two lines of the cache, and more of them fit into it. */
+struct __attribute__((packed)) NAME(segment) {
+	KEY start;
+	uint16_t class;
+};
+
 struct NAME(trie) {
-	/* Of the segments; and MOST_SEARCHED starts more, after all addresses. */
-	KEY *starts;
-	uint16_t *classes;
+	/* And MOST_SEARCHED more, that start after all addresses. */
+	struct NAME(segment) * segments;
 	struct NAME(node) * nodes;
 	/* A slot for each block: a node, with IS_NODE, or the last segment that starts before or with the block. */
 	uint32_t *table;
-	uint32_t segment_count, start_room, class_room, node_count, node_room, table_count,
-		table_room;
+	uint32_t segment_count, segment_room, node_count, node_room, table_count, table_room;
 };
 
 static inline const uint32_t *NAME(slot_in)(const struct NAME(trie) * trie,
@@ -52,12 +56,12 @@ static inline uint32_t NAME(segment_of)(const struct NAME(trie) * trie, KEY key)
 /* Without branches that depend on the address: half of them would be predicted wrong. */
 static inline uint32_t NAME(class_in)(const struct NAME(trie) * trie, uint32_t segment, KEY key)
 {
-	const KEY *start = &trie->starts[segment];
+	const struct NAME(segment) *first = &trie->segments[segment];
 	uint32_t after = 0;
 
 	for (int i = 1; i <= MOST_SEARCHED; i++)
-		after += start[i] <= key;
-	return trie->classes[segment + after];
+		after += first[i].start <= key;
+	return first[after].class;
 }
 
 static inline uint32_t NAME(class_of)(const struct NAME(trie) * trie, KEY key)

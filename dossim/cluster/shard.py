@@ -114,7 +114,8 @@ class _Shard:
         alone = Alone(self.job.plan, self.job.host, self.job.follows)
         sweep = None if self.job.keeps_packets else Sweep(alone.engine)
         own = [address.ip for address in self.job.host.addresses]
-        for window in self._captures(walk, sweep):
+        for whole in self._captures(walk):
+            window = whole if sweep is None else whole.among(sweep.take(whole))
             self.span = merged(self.span, span_of(window.timestamp_ns))
             artefacts = artefacts_of(window, own)
             instead = judged_by(window, artefacts, every(window), self.given.senders)
@@ -133,18 +134,10 @@ class _Shard:
             self.totals = self.totals.merged(of_sweep(sweep, self.job.plan, self.job.host))
         return self._result(walk)
 
-    def _captures(self, walk: Walk, sweep: Sweep | None) -> Iterator[Capture]:
+    def _captures(self, walk: Walk) -> Iterator[Capture]:
         name = display_name(self.job.names[self.given.shard.file])
-        for piece, taken in walk.windows(sweep):
-            yield capture_of(
-                name,
-                piece.buf,
-                taken.records,
-                (),
-                skip_unknown=self.job.skip_unknown,
-                sweep=sweep,
-                swept=taken.count - len(taken.records),
-            )
+        for piece, taken in walk.windows():
+            yield capture_of(name, piece.buf, taken.records, (), skip_unknown=self.job.skip_unknown)
 
     def _count(self, capture: Capture, prediction: Prediction, dependents: Dependents | None) -> None:
         mine = others = prediction

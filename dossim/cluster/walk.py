@@ -9,7 +9,7 @@ import numpy as np
 from dossim.cluster.chain import Place, Walked
 from dossim.cluster.split import Shard
 from dossim.cluster.storage import Opened, bytes_of
-from dossim.engine.sweep import Sweep
+from dossim.engine.records import Room
 from dossim.model.errors import CaptureError
 from dossim.packet.capture import reader_of
 from dossim.packet.guess import HEADERS, REACH
@@ -53,7 +53,7 @@ class Walk:
     def _opened(self) -> Reader:
         return reader_of(self._name, self._first)
 
-    def windows(self, sweep: Sweep | None = None) -> Iterator[tuple[Piece, Taken]]:
+    def windows(self) -> Iterator[tuple[Piece, Taken]]:
         """Bytes, whose memory is used again for the next ones, and what was found in them. Packets are counted from the
         first of the shard.
         """
@@ -68,8 +68,8 @@ class Walk:
                 buf = memoryview(bytearray(end - at + PADDING))
             self._capture.fill(buf[: end - at], at)
             piece = Piece(buf, 0, end - at, at, is_last=end == self._capture.size, number=records)
-            taken = reader.take(piece, _MOST_AT_ONCE, sweep)
-            records += taken.count
+            taken = reader.take(piece, Room(_MOST_AT_ONCE))
+            records += len(taken.records)
             self.warning = taken.warning
             yield piece, taken
             is_stuck = not taken.at and not self.warning
@@ -105,7 +105,7 @@ class Walk:
             end = min(size, self._capture.size)
             buf = memoryview(bytes_of(self._capture, 0, end) + bytes(PADDING))
             reader = self._opened()
-            taken = reader.take(Piece(buf, 0, end, 0, is_last=end == self._capture.size), 1)
-            if taken.count or taken.warning or end == self._capture.size:
+            taken = reader.take(Piece(buf, 0, end, 0, is_last=end == self._capture.size), Room(1))
+            if len(taken.records) or taken.warning or end == self._capture.size:
                 return reader.state
             size *= 8

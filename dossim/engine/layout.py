@@ -152,7 +152,53 @@ class SweepStruct(ctypes.Structure):
     _fields_ = (
         ("run", _POINTER),
         *((name, ctypes.c_int64) for name in ("packets", "from_host", "cut", "earliest_ns", "latest_ns")),
-        *(("no_memory", ctypes.c_uint32), ("pad", ctypes.c_uint32)),
+    )
+
+
+class WindowStruct(ctypes.Structure):
+    _fields_ = (
+        *(("data", _POINTER), ("size", ctypes.c_int64), ("used", ctypes.c_int64)),
+        *((name, _POINTER) for name in ("offset", "length", "wire_length", "number", "timestamp_ns")),
+        *(("most", ctypes.c_int64), ("count", ctypes.c_int64)),
+    )
+
+
+class FileStruct(ctypes.Structure):
+    _fields_ = (
+        *(("data", _POINTER), ("size", ctypes.c_int64)),
+        *((name, ctypes.c_uint32) for name in ("big_endian", "header", "unit_ns", "largest", "longest")),
+        ("largest_block", ctypes.c_uint32),
+    )
+
+
+class WalkStruct(ctypes.Structure):
+    _fields_ = (
+        *((name, _POINTER) for name in ("offset", "length", "wire_length", "timestamp_ns", "number")),
+        *((name, _POINTER) for name in ("link", "fcs", "cause")),
+        *((name, ctypes.c_int64) for name in ("most", "at", "count", "number_next")),
+    )
+
+
+class BlocksStruct(ctypes.Structure):
+    _fields_ = (
+        *(("interfaces", _POINTER), ("interface_count", ctypes.c_uint32), ("plain", ctypes.c_uint32)),
+        ("late", ctypes.c_int64),
+    )
+
+
+class ReadingStruct(ctypes.Structure):
+    _fields_ = (
+        *(("file", FileStruct), ("blocks", BlocksStruct)),
+        *(("is_pcapng", ctypes.c_uint32), ("descriptor", ctypes.c_int32), ("size", ctypes.c_int64)),
+        ("rest", _POINTER),
+        *((name, ctypes.c_int64) for name in ("rest_size", "base", "number", "taken", "packets")),
+    )
+
+
+class RunnerStruct(ctypes.Structure):
+    _fields_ = (
+        *(("data", _POINTER), ("walk", WalkStruct), ("sweep", _POINTER), ("left", _POINTER)),
+        *((name, ctypes.c_int64) for name in ("left_count", "gathered", "place")),
     )
 
 
@@ -227,7 +273,7 @@ class FlowCountsStruct(ctypes.Structure):
 LAYOUT: tuple[np.dtype[np.void] | type[ctypes.Structure], ...] = (
     *(RANGE4, RANGE6, CONDITION, ENTRY, PORT_RANGE, PORT_MEMBER, PORT_SET, FAILSAFE, TIER, ROUTE, FLOW),
     *(NetsStruct, RulesStruct, ChainStruct, AfterStruct, WorldStruct, CaptureStruct, ColumnsStruct),
-    *(OUTCOME, SweepStruct),
+    *(OUTCOME, SweepStruct, WindowStruct, FileStruct, WalkStruct, BlocksStruct, ReadingStruct, RunnerStruct),
     *(SEVERAL, LATE, TOLD, SAYING, DoubtStruct, WayStruct, FollowerStruct, WayColumnsStruct, BatchStruct),
     *(FollowedStruct, CUT_COUNT, CountedStruct, FlowSetupStruct, FlowCountsStruct),
 )

@@ -1,6 +1,4 @@
-"""``engine/records.c`` and ``pcapng.c``: where the packets of a capture file are. With a sweep, packets that it counts
-are left out (``engine/sweep.c``).
-"""
+"""``engine/records.c`` and ``pcapng.c``: where the packets of a capture file are."""
 
 from __future__ import annotations
 
@@ -13,8 +11,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from dossim.engine.layout import BlocksStruct, FileStruct, WalkStruct
 from dossim.engine.library import function
-from dossim.engine.sweep import Sweep
 
 I32 = npt.NDArray[np.int32]
 I64 = npt.NDArray[np.int64]
@@ -30,10 +28,9 @@ INTERFACE = np.dtype(
     ],
     align=True,
 )
-_SMALLEST_BLOCK = 16  # of a packet
 # The columns of packets: offset, length, length on the wire, time, number; of pcapng link type, check sequence, cause.
-_KINDS = (np.int64, np.int32, np.int32, np.int64, np.int64)
-_MORE_KINDS = (np.int32, np.uint8, np.uint8)
+_KINDS = (np.int64, np.int32, np.int32, np.int64, np.int64, np.int32, np.uint8, np.uint8)
+_POINTER = ctypes.c_void_p
 
 
 class Stop(IntEnum):
@@ -44,31 +41,6 @@ class Stop(IntEnum):
     CUT_IN_HEADER = 2
     CUT_IN_RECORD = 3
     TOO_LARGE = 4
-
-
-class FileStruct(ctypes.Structure):
-    _fields_ = (
-        *(("data", ctypes.c_void_p), ("size", ctypes.c_int64)),
-        *((name, ctypes.c_uint32) for name in ("big_endian", "header", "unit_ns", "largest", "longest")),
-        ("largest_block", ctypes.c_uint32),
-    )
-
-
-class WalkStruct(ctypes.Structure):
-    _fields_ = (
-        *((name, ctypes.c_void_p) for name in ("offset", "length", "wire_length", "timestamp_ns", "number")),
-        *((name, ctypes.c_void_p) for name in ("link", "fcs", "cause")),
-        *(("most", ctypes.c_int64), ("sweep", ctypes.c_void_p)),
-        *((name, ctypes.c_int64) for name in ("at", "kept", "number_next")),
-        *(("passes", ctypes.c_uint32), ("pad", ctypes.c_uint32)),
-    )
-
-
-class BlocksStruct(ctypes.Structure):
-    _fields_ = (
-        *(("interfaces", ctypes.c_void_p), ("interface_count", ctypes.c_uint32), ("plain", ctypes.c_uint32)),
-        ("late", ctypes.c_int64),
-    )
 
 
 @dataclass(frozen=True)
@@ -82,177 +54,76 @@ class Limits:
     block: int = 0
 
 
-@dataclass(frozen=True)
-class PcapFile:
-    """``data`` are ``size`` bytes of a file and some more. ``header`` bytes are before each packet; ``unit_ns``: the
-    unit of the fraction of a second.
-    """
+class Room:
+    """Memory for where so many packets are. Those of a walk are there until the next one has the room."""
 
-    data: U8
-    size: int
-    big_endian: bool
-    header: int
-    unit_ns: int
-    limits: Limits
+    def __init__(self, most: int) -> None:
+        self.most = most
+        self._columns = tuple(np.empty(most, kind) for kind in _KINDS)  # the system gives what is used of them
+        self.struct = WalkStruct(*(column.ctypes.data for column in self._columns), most)
+        self.address = ctypes.addressof(self.struct)
 
-
-@dataclass(frozen=True)
-class Walked:
-    """``count`` records up to byte ``at``, where the walk stopped; of those that are kept, columns of Records."""
-
-    offset: I64
-    length: I32
-    wire_length: I32
-    timestamp_ns: I64
-    number: I64
-    at: int
-    stop: Stop
-    count: int
-
-
-@dataclass(frozen=True)
-class PassedOver:
-    """``count`` records up to byte ``at``, where the walk stopped."""
-
-    at: int
-    stop: Stop
-    count: int
-
-
-class _Rows:
-    """Room for packets that are kept, and how far a walk is that fills it. ``first``: number of its first packet.
-    ``passes``: so many packets are passed over, and none is kept.
-    """
-
-    def __init__(
-        self,
-        kinds: Sequence[npt.DTypeLike],
-        most: int,
-        at: int = 0,
-        first: int = 0,
-        sweep: Sweep | None = None,
-        *,
-        passes: bool = False,
-    ) -> None:
-        self._columns = tuple(np.empty(0 if passes else most, kind) for kind in kinds)
-        self._first, self._sweep = first, sweep
-        self.struct = WalkStruct(
-            *(column.__array_interface__["data"][0] for column in self._columns),
-            most=most,
-            sweep=None if sweep is None else sweep.address,
-            at=at,
-            number_next=first,
-            passes=passes,
-        )
+    def begin(self, at: int, first: int) -> None:
+        """A walk from byte ``at`` on; ``first``: number of its first packet."""
+        self.struct.at, self.struct.number_next, self.struct.count = at, first, 0
 
     @property
     def count(self) -> int:
-        """Packets that were walked over."""
-        return int(self.struct.number_next) - self._first
+        """Packets of the walk."""
+        return int(self.struct.count)
 
-    @property
-    def columns(self) -> tuple[Any, ...]:
-        """Those that are kept. Raises MemoryError."""
-        if self._sweep is not None:
-            self._sweep.require()
-        return tuple(column[: self.struct.kept] for column in self._columns)
+    def columns(self, count: int) -> Sequence[Any]:
+        """The first so many of the walk: offset, length, length on the wire, time in ns and number; of pcapng also link
+        type, length of the check sequence, and cause.
+        """
+        return [column[:count] for column in self._columns]
 
 
-def walk_pcap(file: PcapFile, at: int, most: int, first: int = 0, sweep: Sweep | None = None) -> Walked:
-    """The records from byte ``at`` on, of which at most so many are kept; the first has the number ``first``. Raises
-    MemoryError.
+class PcapWalk:
+    """Walks over the records of a pcap file, piece by piece. ``header`` bytes are before each packet; ``unit_ns``: the
+    unit of the fraction of a second.
     """
-    room = max(min(most, (file.size - at) // file.header), 0)
-    rows = _Rows(_KINDS, room, at, first, sweep)
-    stop = _walk_pcap(file, rows)
-    if stop is Stop.FULL and room < most:  # less than a header is left
-        stop = Stop.CUT_IN_HEADER
-    offset, length, wire_length, timestamp_ns, number = rows.columns
-    return Walked(offset, length, wire_length, timestamp_ns, number, rows.struct.at, stop, rows.count)
 
+    def __init__(self, limits: Limits, header: int, unit_ns: int, *, big_endian: bool) -> None:
+        self.file = FileStruct(
+            big_endian=big_endian, header=header, unit_ns=unit_ns, largest=limits.packet, longest=limits.wire
+        )
+        self._address = ctypes.addressof(self.file)
+        self._walk = function("engine_pcap", [_POINTER] * 2, ctypes.c_uint32)
 
-def pass_pcap(file: PcapFile, at: int, most: int) -> PassedOver:
-    """At most so many records from byte ``at`` on."""
-    rows = _Rows((), most, at, passes=True)
-    stop = _walk_pcap(file, rows)
-    return PassedOver(rows.struct.at, stop, rows.count)
-
-
-def _walk_pcap(file: PcapFile, rows: _Rows) -> Stop:
-    given = FileStruct(
-        data=_address(file.data),
-        size=file.size,
-        big_endian=file.big_endian,
-        header=file.header,
-        unit_ns=file.unit_ns,
-        largest=file.limits.packet,
-        longest=file.limits.wire,
-    )
-    walk = function("engine_pcap", [ctypes.c_void_p] * 2, ctypes.c_uint32)
-    return Stop(walk(ctypes.byref(given), ctypes.byref(rows.struct)))
-
-
-def _address(data: U8) -> int:
-    return int(data.__array_interface__["data"][0])
+    def run(self, data: U8, size: int, room: Room) -> Stop:
+        """Takes the records of ``size`` bytes, and some more behind them, as the room says; why it stopped."""
+        self.file.data, self.file.size = address_of(data), size
+        return Stop(self._walk(self._address, room.address))
 
 
 class BlockWalk:
-    """Collects the packets of the blocks of a pcapng file, of which ``data`` are ``size`` bytes and some more; at most
-    so many. Or ``passes`` over so many. ``plain``: all are received Ethernet frames without a check sequence; ``late``:
-    those with a time that 64 bits do not hold.
+    """Takes the packets of the blocks of a pcapng file, of which ``data`` are ``size`` bytes and some more, as the room
+    says. ``plain``: all are received Ethernet frames without a check sequence; ``late``: those with a time that 64 bits
+    do not hold.
     """
 
-    def __init__(
-        self,
-        data: U8,
-        size: int,
-        limits: Limits,
-        most: int,
-        first: int = 0,
-        sweep: Sweep | None = None,
-        *,
-        passes: bool = False,
-    ) -> None:
-        self._most = most
+    def __init__(self, data: U8, size: int, limits: Limits, room: Room) -> None:
         self._file = FileStruct(
-            data=_address(data),
-            size=size,
-            largest=limits.packet,
-            longest=limits.wire,
-            largest_block=limits.block,
+            data=address_of(data), size=size, largest=limits.packet, longest=limits.wire, largest_block=limits.block
         )
-        room = most if passes else min(size // _SMALLEST_BLOCK, most)
-        self._rows = _Rows((*_KINDS, *_MORE_KINDS), room, 0, first, sweep, passes=passes)
+        self._room, self._data = room, data
+        self._interfaces: npt.NDArray[np.void] | None = None
         self._blocks = BlocksStruct(plain=True)
-        self._kept: tuple[Any, ...] = (data,)
-        self._walk = function("engine_pcapng", [ctypes.c_void_p] * 3, None)
+        self._walk = function("engine_pcapng", [_POINTER] * 3, None)
 
     def describe(self, interfaces: npt.NDArray[np.void]) -> None:
         """From here on these are the interfaces: rows of INTERFACE."""
-        self._kept = (self._kept[0], interfaces)
+        self._interfaces = interfaces
         self._blocks.interfaces = interfaces.ctypes.data
         self._blocks.interface_count = len(interfaces)
 
     def run(self, at: int, *, big_endian: bool) -> int:
         """Takes packets from byte ``at`` on, to the block that is returned: one of another kind, or the end."""
         self._file.big_endian = big_endian
-        self._rows.struct.at = at
-        self._walk(ctypes.byref(self._file), ctypes.byref(self._blocks), ctypes.byref(self._rows.struct))
-        return int(self._rows.struct.at)
-
-    @property
-    def is_full(self) -> bool:
-        """Whether there may be more packets, for which there is no room."""
-        return self.kept == self._most
-
-    @property
-    def kept(self) -> int:
-        return int(self._rows.struct.kept)
-
-    @property
-    def count(self) -> int:
-        """Packets, whether they are kept or not."""
-        return self._rows.count
+        self._room.struct.at = at
+        self._walk(ctypes.byref(self._file), ctypes.byref(self._blocks), self._room.address)
+        return int(self._room.struct.at)
 
     @property
     def late(self) -> int:
@@ -262,10 +133,7 @@ class BlockWalk:
     def plain(self) -> bool:
         return bool(self._blocks.plain)
 
-    @property
-    def columns(self) -> tuple[I64, I32, I32, I64, I64, I32, U8, U8]:
-        """Of those that are kept: offset, length, length on the wire, time in ns, number, link type, length of the
-        check sequence, and cause. Raises MemoryError.
-        """
-        found: Any = self._rows.columns
-        return found  # type: ignore[no-any-return]  # as many columns
+
+def address_of(data: U8) -> int:
+    """Where the data are."""
+    return int(data.__array_interface__["data"][0])

@@ -1,6 +1,5 @@
-"""``engine/sweep.c``: windows of a capture in one pass, without columns: packets that are dropped before connection
-tracking, by themselves and for sure, are counted; all others are left. Files of Ethernet frames are swept while they
-are walked (:mod:`dossim.engine.records`).
+"""``engine/sweep.c``: pieces of a capture, of which packets that are dropped before connection tracking, by themselves
+and for sure, are counted; all others are left.
 """
 
 from __future__ import annotations
@@ -46,7 +45,7 @@ class Timed(Frames, Protocol):
 
 
 class Sweep:
-    """Counts packets window by window; for one thread. Of those that it did not leave: ``packets``; ``from_host``, with
+    """Counts packets piece by piece; for one thread. Of those that it did not leave: ``packets``; ``from_host``, with
     an address of the host as source; ``cut``, of which the capture has not all bytes.
     """
 
@@ -59,8 +58,7 @@ class Sweep:
         weakref.finalize(self, function("engine_run_free", [_POINTER], None), run)
         self._struct = SweepStruct(run=run, earliest_ns=_NO_TIME, latest_ns=-_NO_TIME)
         self.address = ctypes.addressof(self._struct)
-        self._given: Span | None = None  # of windows
-        arguments = [_POINTER, _POINTER, ctypes.c_int64, _POINTER, _POINTER]
+        arguments = [_POINTER, _POINTER, _POINTER, ctypes.c_int64, _POINTER, _POINTER]
         self._sweep = function("engine_sweep", arguments, ctypes.c_int64)
 
     @property
@@ -77,25 +75,27 @@ class Sweep:
 
     @property
     def span(self) -> Span | None:
-        """The times of all packets that it counted, and perhaps of some that it left; None: there are none."""
-        times = self._struct.earliest_ns, self._struct.latest_ns
-        return merged(self._given, times if times[0] <= times[1] else None)
-
-    def require(self) -> None:
-        """Raises MemoryError if what was walked with ``address`` could not be counted."""
-        if self._struct.no_memory:
-            raise MemoryError("the engine has no memory")
+        """The times of all packets that it counted; None: there are none."""
+        return (self._struct.earliest_ns, self._struct.latest_ns) if self._struct.packets else None
 
     def take(self, capture: Timed) -> I64:
-        """Count a window; which packets are left, in order: those that get to connection tracking or are none of IP,
+        """Count a piece; which packets are left, in order: those that get to connection tracking or are none of IP,
         fragments, and those of which the capture, or hardware that was not done yet, hides what decides. Raises
         ValueError for a packet that is not within the data, MemoryError.
         """
         count = len(capture.offset)
         left, left_count = np.empty(count, np.int64), ctypes.c_int64()
-        given = Given(capture)
-        given.require(self._sweep(self.address, given.address, count, left.ctypes.data, ctypes.byref(left_count)))
-        self._given = merged(self._given, span_of(capture.timestamp_ns))
+        given, times = Given(capture), np.asarray(capture.timestamp_ns, np.int64)
+        given.require(
+            self._sweep(
+                self.address,
+                given.address,
+                times.ctypes.data,
+                count,
+                left.ctypes.data,
+                ctypes.byref(left_count),
+            )
+        )
         return left[: left_count.value]
 
     def ends(self) -> dict[Kind, int]:

@@ -1,90 +1,101 @@
-"""Works in threads on what an iterator yields, while what came before is used."""
+"""Takes what an iterator yields in a thread, while what came before is used."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator, Iterator
-from queue import Queue
-from threading import Lock, Semaphore, Thread
+from collections.abc import Callable, Generator, Iterator, Sequence
+from contextlib import suppress
+from queue import Empty, SimpleQueue
+from threading import Thread
 from typing import Generic, TypeVar
 
 T = TypeVar("T")
-R = TypeVar("R")
 
 _PATIENCE_S = 1  # with a read that has begun: a quiet pipe must not keep the program from ending
 
 
-def ahead(items: Iterator[T], work: Callable[[T, int], R], most: int, threads: int = 1) -> Generator[R, None, None]:
-    """``work(item, thread)`` of each item, in their order; at most so many are not taken yet. Threads have numbers from
-    0, and take turns with the iterator, which is closed in one of them. What it or the work raises is raised here,
-    after what came before.
-    """
-    shared = _Shared(items, work, most)
-    running = [Thread(target=shared.run, args=[number], name="ahead", daemon=True) for number in range(threads)]
-    for thread in running:
-        thread.start()
-    try:
-        yield from shared.results()
-    finally:
-        shared.close(threads)
-        for thread in running:
-            thread.join(_PATIENCE_S)
+class Told(Generic[T]):
+    """What threads tell the one that takes it: at most so many that are not taken, then an end."""
 
+    def __init__(self, most: int) -> None:
+        self._room: SimpleQueue[None] = SimpleQueue()
+        self._told: SimpleQueue[tuple[T | None, BaseException | None]] = SimpleQueue()  # neither: that was all
+        self.is_closed = False
+        self._leave(most)
 
-class _Shared(Generic[T, R]):
-    """What the threads share."""
+    def tell(self, item: T) -> bool:
+        """Waits until there is room; False: nobody takes it any more."""
+        if not self.is_closed:
+            self._room.get()
+        if not self.is_closed:
+            self._told.put((item, None))
+        return not self.is_closed
 
-    def __init__(self, items: Iterator[T], work: Callable[[T, int], R], most: int) -> None:
-        self._items, self._work = items, work
-        self._turn, self._room = Lock(), Semaphore(most)
-        self._taken = 0
-        self._is_closed = False
-        # By number: a result, what was raised, or neither at the end.
-        self._done: Queue[tuple[int, R | None, BaseException | None]] = Queue()
+    def end(self, error: BaseException | None = None) -> None:
+        """Nothing follows; the error is raised by who takes."""
+        self._told.put((None, error))
 
-    def run(self, thread: int) -> None:
+    def taken(self, patience_s: float | None = None) -> Iterator[T | None]:
+        """All up to the end; None each time that nothing was told for so long."""
         while True:
-            self._room.acquire()
-            with self._turn:
-                if self._is_closed:
-                    self._close_items()
-                    return
-                number = self._taken
-                self._taken += 1
-                try:
-                    item = next(self._items)
-                except BaseException as error:  # raised again by whom takes
-                    self._is_closed = True
-                    self._done.put((number, None, None if isinstance(error, StopIteration) else error))
-                    self._room.release()  # for the next thread, that it ends
-                    return
             try:
-                self._done.put((number, self._work(item, thread), None))
-            except BaseException as error:  # as above
-                self._done.put((number, None, error))
-
-    def results(self) -> Iterator[R]:
-        early: dict[int, tuple[R | None, BaseException | None]] = {}
-        number = 0
-        while True:
-            while number not in early:
-                which, result, error = self._done.get()
-                early[which] = (result, error)
-            result, error = early.pop(number)
-            number += 1
+                item, error = self._told.get(timeout=patience_s)
+            except Empty:
+                yield None
+                continue
             if error is not None:
                 raise error
-            if result is None:
+            if item is None:
                 return
-            self._room.release()
-            yield result
+            yield item
+            self._leave(1)
 
-    def close(self, threads: int) -> None:
-        """Nothing more is taken."""
-        self._is_closed = True
-        for _ in range(threads):
-            self._room.release()
+    def close(self, threads: Sequence[Thread]) -> None:
+        """Nothing more is taken. Waits for the threads, which end once they are told so."""
+        self.is_closed = True
+        self._leave(len(threads))
+        for thread in threads:
+            thread.join(_PATIENCE_S)
 
-    def _close_items(self) -> None:
-        close = getattr(self._items, "close", None)
-        if close is not None:
-            close()
+    def _leave(self, count: int) -> None:
+        for _ in range(count):
+            self._room.put(None)
+
+
+def started(run: Callable[[int], None], count: int) -> list[Thread]:
+    """So many threads, each with its number, which do not keep the program from ending."""
+    threads = [Thread(target=run, args=[number], name="ahead", daemon=True) for number in range(count)]
+    for thread in threads:
+        thread.start()
+    return threads
+
+
+def ahead(items: Generator[T, None, None], most: int) -> Generator[T, None, None]:
+    """The items, at most so many and one before they are taken. What is raised is raised here, after what came
+    before. The generator is closed.
+    """
+    told = Told[T](most)
+
+    def run(_: int) -> None:
+        error = None
+        try:
+            for item in items:
+                if not told.tell(item):
+                    break
+        except BaseException as raised:  # by whom takes
+            error = raised
+        told.end(error)
+
+    threads = started(run, 1)
+    try:
+        for item in told.taken():
+            if item is not None:
+                yield item
+    finally:
+        told.close(threads)
+        close(items)
+
+
+def close(items: Generator[T, None, None]) -> None:
+    """Closes a generator, if no thread waits in it."""
+    with suppress(ValueError):  # it does
+        items.close()

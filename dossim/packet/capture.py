@@ -18,7 +18,7 @@ import numpy as np
 import numpy.typing as npt
 from numpy.lib.stride_tricks import sliding_window_view
 
-from dossim.engine.sweep import Sweep
+from dossim.engine.records import Room
 from dossim.model.errors import CaptureError
 from dossim.packet import linktype, pcap, pcapng
 from dossim.packet.linkdecoders import ETHERNET
@@ -31,6 +31,7 @@ from dossim.packet.unpack import compression_of
 FILE = Reading()
 _FRAMES_OF_A_LENGTH = 64
 _AT_ONCE = 1 << 20  # records, so that what they may need is not asked for by the size of the file
+_LEAST_RECORD = 16  # bytes
 
 __all__ = ["PADDING", "Capture", "Reading", "concat", "read_capture"]
 
@@ -196,35 +197,26 @@ def read_capture(path: str | os.PathLike[str], reading: Reading = FILE) -> Captu
 
 
 def capture_of(
-    name: str,
-    buf: memoryview,
-    records: Records,
-    warnings: tuple[str, ...],
-    *,
-    skip_unknown: bool = False,
-    sweep: Sweep | None = None,
-    swept: int = 0,
+    name: str, buf: memoryview, records: Records, warnings: tuple[str, ...], *, skip_unknown: bool = False
 ) -> Capture:
-    """Records as a capture, without those that the sweep counts; ``swept``: how many it counted when they were read.
-    Raises CaptureError for packets of unsupported link types, unless ``skip_unknown`` leaves them out.
+    """Records as a capture. Raises CaptureError for packets of unsupported link types, unless ``skip_unknown`` leaves
+    them out.
     """
-    frames = linktype.as_ethernet(name, buf, records, skip_unknown=skip_unknown, swept=swept)
-    number, timestamp_ns = records.number, records.timestamp_ns
-    capture = Capture(
+    frames = linktype.as_ethernet(name, buf, records, skip_unknown=skip_unknown)
+    rows, number, timestamp_ns = frames.record, records.number, records.timestamp_ns
+    return Capture(
         path=name,
         sha256="",
         data=frames.data,
         offset=frames.offset,
         length=frames.length,
         wire_length=frames.wire_length,
-        record=number if frames.is_every else number[frames.record],
-        timestamp_ns=timestamp_ns if frames.is_every else timestamp_ns[frames.record],
+        record=number if rows is None else number[rows],
+        timestamp_ns=timestamp_ns if rows is None else timestamp_ns[rows],
         skipped=frames.skipped,
         warnings=warnings,
         link_types=frames.links,
     )
-    # What readers cannot sweep: frames that are Ethernet only now.
-    return capture if sweep is None or records.plain else capture.among(sweep.take(capture))
 
 
 def begins_as_capture(first: bytes) -> bool:
@@ -252,7 +244,7 @@ def _records(name: str, content: Content) -> tuple[Records, tuple[str, ...]]:
     parts: list[Records] = []
     count = 0
     while True:
-        taken = reader.take(piece, _AT_ONCE)
+        taken = reader.take(piece, Room(min(_AT_ONCE, (piece.end - piece.start) // _LEAST_RECORD + 1)))
         parts.append(taken.records)
         count += len(taken.records)
         if limit.packets is not None and count > limit.packets:

@@ -17,7 +17,7 @@ import numpy.typing as npt
 from dossim.model.errors import CaptureError
 from dossim.packet.linkdecoders import DECODERS, ETHERNET, PPI, RADIOTAP, Reframer
 from dossim.packet.linknames import link_name, link_name_and_number
-from dossim.packet.records import CAUSES, RECEIVED, Records
+from dossim.packet.records import CAUSES, RECEIVED, Kinds, Records
 from enforcer.model.counted import counted
 
 _MOST_KINDS = 40
@@ -27,52 +27,47 @@ _OWN_FCS = (RADIOTAP, PPI)  # these state themselves whether there is a check se
 @dataclass(frozen=True)
 class Frames:
     """Ethernet frames: ``data`` with PADDING zero bytes at its end, and columns as Capture has them. ``record``: which
-    of the records; ``is_every``: all of them. ``skipped`` and ``links``: records by why they are no frames, and by link
-    type.
+    of the records; None: all of them. ``skipped`` and ``links``: records by why they are no frames, and by link type.
     """
 
     data: npt.NDArray[np.uint8]
     offset: npt.NDArray[np.int64]
     length: npt.NDArray[np.int32]
     wire_length: npt.NDArray[np.int32]
-    record: npt.NDArray[np.int64]
+    record: npt.NDArray[np.int64] | None
     skipped: Mapping[str, int]
     links: Mapping[str, int]
-    is_every: bool = False
 
 
-def as_ethernet(name: str, buf: memoryview, records: Records, *, skip_unknown: bool = False, swept: int = 0) -> Frames:
-    """The received packets as Ethernet frames; nothing is copied if all are Ethernet already. ``swept``: how many more
-    were, which are no records any more.
+def as_ethernet(name: str, buf: memoryview, records: Records, *, skip_unknown: bool = False) -> Frames:
+    """The received packets as Ethernet frames; nothing is copied if all are Ethernet already.
 
     Raises CaptureError for packets of unsupported link types, unless ``skip_unknown`` leaves them out.
     """
     data, count = np.frombuffer(buf, np.uint8), len(records)
-    if records.plain:
-        by_name = {link_name(ETHERNET): count + swept} if count + swept else {}
-        lengths = records.length, records.wire_length
-        return Frames(data, records.offset, *lengths, np.arange(count, dtype=np.int64), {}, by_name, is_every=True)
-    links, counts = _distinct(records.link)
-    by_link = Counter[str]({link_name(ETHERNET): swept} if swept else {})
+    kinds = records.kinds
+    if kinds is None:
+        by_name = {link_name(ETHERNET): count} if count else {}
+        return Frames(data, records.offset, records.length, records.wire_length, None, {}, by_name)
+    links, counts = _distinct(kinds.link)
+    by_link = Counter[str]()
     for link, found in zip(links, counts, strict=True):
         by_link[link_name(link)] += found
     skipped = Counter[str]()
     for cause, kind in CAUSES.items():
-        skipped[kind] = int(np.count_nonzero(records.cause == cause))
-    received = records.cause == RECEIVED
-    unknown = received & ~np.isin(records.link, list(DECODERS))
+        skipped[kind] = int(np.count_nonzero(kinds.cause == cause))
+    received = kinds.cause == RECEIVED
+    unknown = received & ~np.isin(kinds.link, list(DECODERS))
     if unknown.any():
-        others = dict(
-            zip(*(part.tolist() for part in np.unique(records.link[unknown], return_counts=True)), strict=True)
-        )
+        others = dict(zip(*(part.tolist() for part in np.unique(kinds.link[unknown], return_counts=True)), strict=True))
         if not skip_unknown:
-            raise _unknown(name, others, count + swept)
+            raise _unknown(name, others, count)
         skipped.update({f"of {link_name_and_number(link)}": found for link, found in others.items()})
         received &= ~unknown
     rows = np.flatnonzero(received)
-    frames = Frames(data, records.offset[rows], *_without_fcs(records, rows), rows, skipped, by_link)
+    frames = Frames(data, records.offset[rows], *_without_fcs(records, kinds, rows), rows, skipped, by_link)
     if not set(links) <= {ETHERNET}:
-        frames = _reframed(buf, records, frames)
+        frames = _reframed(buf, kinds, rows, frames)
     return replace(frames, skipped={kind: found for kind, found in frames.skipped.items() if found})
 
 
@@ -113,25 +108,27 @@ def _by_count(found: Mapping[str, int], others: str) -> dict[str, int]:
     return named
 
 
-def _without_fcs(records: Records, rows: npt.NDArray[np.int64]) -> tuple[npt.NDArray[np.int32], npt.NDArray[np.int32]]:
+def _without_fcs(
+    records: Records, kinds: Kinds, rows: npt.NDArray[np.int64]
+) -> tuple[npt.NDArray[np.int32], npt.NDArray[np.int32]]:
     """Captured and original length without the frame check sequence, if the file says that there is one."""
-    fcs = np.where(np.isin(records.link[rows], _OWN_FCS), 0, records.fcs[rows]).astype(np.int32)
+    fcs = np.where(np.isin(kinds.link[rows], _OWN_FCS), 0, kinds.fcs[rows]).astype(np.int32)
     wire_length = np.maximum(records.wire_length[rows] - fcs, 0)
     return np.minimum(records.length[rows], wire_length), wire_length
 
 
-def _reframed(buf: memoryview, records: Records, frames: Frames) -> Frames:
-    """The same with every packet as an Ethernet frame."""
+def _reframed(buf: memoryview, kinds: Kinds, rows: npt.NDArray[np.int64], frames: Frames) -> Frames:
+    """The same, which are these records, with every packet as an Ethernet frame."""
     reframer = Reframer(
         buf,
         frames.offset,
         frames.length,
         frames.wire_length,
-        records.big_endian[frames.record],
-        np.ones(len(frames.record), np.bool_),
+        kinds.big_endian[rows],
+        np.ones(len(rows), np.bool_),
         Counter(frames.skipped),
     )
-    links = records.link[frames.record]
+    links = kinds.link[rows]
     for link in np.unique(links).tolist():
         reframer.run(link, np.flatnonzero(links == link))
     kept = reframer.kept
@@ -140,6 +137,6 @@ def _reframed(buf: memoryview, records: Records, frames: Frames) -> Frames:
         offset=reframer.at[kept],
         length=reframer.length[kept],
         wire_length=reframer.wire_length[kept],
-        record=frames.record[kept],
+        record=rows[kept],
         skipped=reframer.skipped,
     )

@@ -6,17 +6,16 @@ import struct
 
 import numpy as np
 
-from dossim.engine.records import Limits, PassedOver, PcapFile, Stop, Walked, pass_pcap, walk_pcap
-from dossim.engine.sweep import Sweep
+from dossim.engine.layout import FileStruct
+from dossim.engine.records import Limits, PcapWalk, Room, Stop
 from dossim.model.errors import CaptureError
 from dossim.packet.guess import guess_pcap
 from dossim.packet.linkdecoders import ETHERNET
 from dossim.packet.records import (
     LARGEST_PACKET,
     LONGEST_ON_THE_WIRE,
-    RECEIVED,
     U8,
-    Passed,
+    Kinds,
     Piece,
     Records,
     Taken,
@@ -68,42 +67,28 @@ class PcapReader:
         self._name = name
         self._link = link & 0xFFFF
         self._fcs = (link >> 28) * 2 if link & _FCS_PRESENT else 0
+        self._is_other = self._link != ETHERNET or self._fcs > 0
         self._header, self._unit_ns = _RECORD_HEADER[magic], _UNIT_NS[magic]
+        self._walk = PcapWalk(_LIMITS, self._header, self._unit_ns, big_endian=self._order == ">")
         self._packets = 0
 
-    def take(self, piece: Piece, most: int, sweep: Sweep | None = None) -> Taken:
+    def take(self, piece: Piece, room: Room) -> Taken:
         """As Reader has it."""
-        is_big = self._order == ">"
-        plain = self._link == ETHERNET and not self._fcs
-        walked = walk_pcap(*self._in(piece), most, piece.number, sweep if plain else None)
-        self._packets += walked.count
-        count = len(walked.offset)
-        records = Records(
-            offset=walked.offset,
-            length=walked.length,
-            wire_length=walked.wire_length,
-            link=np.full(count, self._link, np.int32),
-            timestamp_ns=walked.timestamp_ns,
-            number=walked.number,
-            fcs=np.full(count, self._fcs, np.uint8),
-            cause=np.full(count, RECEIVED, np.uint8),
-            big_endian=np.full(count, is_big, np.bool_),
-            plain=plain,
-        )
-        damage = self._damage(piece, walked)
-        return Taken(records, walked.at, walked.count, walked.stop is Stop.FULL, damage)
+        room.begin(min(max(piece.start, _HEADER - piece.base), piece.end), piece.number)
+        stop = self._walk.run(np.frombuffer(piece.buf, np.uint8), piece.end, room)
+        count = room.count
+        self._packets += count
+        offset, length, wire_length, timestamp_ns, number, *_ = room.columns(count)
+        kinds = None
+        if self._is_other:
+            kinds = Kinds.alike(count, self._link, fcs=self._fcs, big_endian=self._order == ">")
+        records = Records(offset, length, wire_length, timestamp_ns, number, kinds)
+        at = int(room.struct.at)
+        return Taken(records, at, stop is Stop.FULL, self._damage(piece, at, stop))
 
-    def pass_over(self, piece: Piece, most: int) -> Passed:
-        """As Reader has it."""
-        passed = pass_pcap(*self._in(piece), most)
-        self._packets += passed.count
-        return Passed(passed.at, passed.count, passed.stop is Stop.FULL, self._damage(piece, passed))
-
-    def _in(self, piece: Piece) -> tuple[PcapFile, int]:
-        """Its bytes, and where its first record begins."""
-        data, is_big = np.frombuffer(piece.buf, np.uint8), self._order == ">"
-        file = PcapFile(data, piece.end, is_big, self._header, self._unit_ns, _LIMITS)
-        return file, min(max(piece.start, _HEADER - piece.base), piece.end)
+    def tell(self) -> tuple[FileStruct, None] | None:
+        """As Reader has it: it can with Ethernet frames."""
+        return None if self._is_other else (self._walk.file, None)
 
     def finish(self) -> tuple[str, ...]:
         """As Reader has it: there is nothing to say."""
@@ -134,15 +119,15 @@ class PcapReader:
         (captured,) = struct.unpack_from(f"{self._order}I", beginning, 8)
         return self._header + int(captured)
 
-    def _damage(self, piece: Piece, walked: Walked | PassedOver) -> str:
+    def _damage(self, piece: Piece, here: int, stop: Stop) -> str:
         """What is wrong with the first record that was not read; "" if nothing is, or the next piece has its end."""
-        at, left = walked.at + piece.base, piece.end - walked.at
-        if walked.stop in (Stop.AT_END, Stop.FULL):
+        at, left = here + piece.base, piece.end - here
+        if stop in (Stop.AT_END, Stop.FULL):
             return ""
-        if walked.stop is Stop.CUT_IN_HEADER:
+        if stop is Stop.CUT_IN_HEADER:
             return self._cut(at, self._header, left) if piece.is_last else ""
-        (captured,) = struct.unpack_from(f"{self._order}I", piece.buf, walked.at + 8)
-        if walked.stop is Stop.CUT_IN_RECORD:
+        (captured,) = struct.unpack_from(f"{self._order}I", piece.buf, here + 8)
+        if stop is Stop.CUT_IN_RECORD:
             return self._cut(at, self._header + captured, left) if piece.is_last else ""
         what = f"{self._name}: record {self._packets} at byte {at} claims {captured:,} bytes"
         if not self._packets:

@@ -8,16 +8,17 @@ from __future__ import annotations
 import struct
 
 import numpy as np
+import numpy.typing as npt
 
-from dossim.engine.records import INTERFACE, BlockWalk, Limits
-from dossim.engine.sweep import Sweep
+from dossim.engine.layout import FileStruct
+from dossim.engine.records import INTERFACE, BlockWalk, Limits, Room
 from dossim.model.errors import CaptureError
 from dossim.packet.guess import guess_pcapng
 from dossim.packet.records import (
     LARGEST_PACKET,
     LONGEST_ON_THE_WIRE,
     U8,
-    Passed,
+    Kinds,
     Piece,
     Records,
     Taken,
@@ -66,40 +67,38 @@ class PcapngReader:
         self._described = 0
         self._packets = self._late = 0
 
-    def take(self, piece: Piece, most: int, sweep: Sweep | None = None) -> Taken:
+    def take(self, piece: Piece, room: Room) -> Taken:
         """As Reader has it."""
-        walk = BlockWalk(np.frombuffer(piece.buf, np.uint8), piece.end, _LIMITS, most, piece.number, sweep)
-        at, warning, orders = self._walk(walk, piece)
-        return Taken(_records(walk, orders), at, walk.count, walk.is_full, warning)
-
-    def pass_over(self, piece: Piece, most: int) -> Passed:
-        """As Reader has it."""
-        walk = BlockWalk(np.frombuffer(piece.buf, np.uint8), piece.end, _LIMITS, most, passes=True)
-        at, warning, _ = self._walk(walk, piece)
-        return Passed(at, walk.count, walk.is_full, warning)
-
-    def _walk(self, walk: BlockWalk, piece: Piece) -> tuple[int, str, list[tuple[int, bool]]]:
-        """Where it ends, what is wrong there, and from which packet that is kept on the file has which byte order:
-        big-endian or not.
-        """
-        orders: list[tuple[int, bool]] = []
+        room.begin(piece.start, piece.number)
+        walk = BlockWalk(np.frombuffer(piece.buf, np.uint8), piece.end, _LIMITS, room)
+        orders: list[tuple[int, bool]] = []  # from which packet on the file has which byte order: big-endian or not
         at, stop = piece.start, None
         try:
             while True:
                 walk.describe(self._interfaces[: self._described])
-                orders.append((walk.kept, self._order == ">"))
+                orders.append((room.count, self._order == ">"))
                 at = walk.run(at, big_endian=self._order == ">")
-                if walk.is_full or at == piece.end:
+                if room.count == room.most or at == piece.end:
                     break
                 at += self._other(piece, at)
         except _NextPiece:
             pass
         except _Stop as error:
             stop = error
-        self._packets += walk.count
+        self._packets += room.count
         self._late += walk.late
         warning = "" if stop is None else self._damage(at + piece.base, stop)
-        return at, warning, orders
+        return Taken(_records(room, orders, walk.plain), at, room.count == room.most, warning)
+
+    def tell(self) -> tuple[FileStruct, npt.NDArray[np.void]]:
+        """As Reader has it."""
+        file = FileStruct(
+            big_endian=self._order == ">",
+            largest=_LIMITS.packet,
+            longest=_LIMITS.wire,
+            largest_block=_LIMITS.block,
+        )
+        return file, self._interfaces[: self._described].copy()
 
     def finish(self) -> tuple[str, ...]:
         """As Reader has it: how many times 64 bits do not hold."""
@@ -249,10 +248,13 @@ def _fcs_bytes(stated: int) -> int:
     return stated // 8 if stated >= 16 else stated
 
 
-def _records(walk: BlockWalk, orders: list[tuple[int, bool]]) -> Records:
-    """``orders``: as PcapngReader._walk() finds them."""
-    offset, length, wire_length, timestamp_ns, number, link, fcs, cause = walk.columns
-    big_endian = np.zeros(len(offset), np.bool_)
-    for first, is_big in orders:
-        big_endian[first:] = is_big
-    return Records(offset, length, wire_length, link, timestamp_ns, number, fcs, cause, big_endian, walk.plain)
+def _records(room: Room, orders: list[tuple[int, bool]], plain: bool) -> Records:
+    """``orders``: as PcapngReader.take() finds them."""
+    offset, length, wire_length, timestamp_ns, number, link, fcs, cause = room.columns(room.count)
+    kinds = None
+    if not plain:
+        big_endian = np.zeros(room.count, np.bool_)
+        for first, is_big in orders:
+            big_endian[first:] = is_big
+        kinds = Kinds(link, fcs, cause, big_endian)
+    return Records(offset, length, wire_length, timestamp_ns, number, kinds)

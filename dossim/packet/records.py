@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
 
-from dossim.engine.sweep import Sweep
+from dossim.engine.layout import FileStruct
+from dossim.engine.records import Room
 
 # The most that a packet in a capture can have: libpcap's MAXIMUM_SNAPLEN, Wireshark's WTAP_MAX_PACKET_SIZE_STANDARD.
 LARGEST_PACKET = 262_144
@@ -18,6 +19,8 @@ LARGEST_PACKET = 262_144
 LONGEST_ON_THE_WIRE = 1 << 20
 
 U8 = npt.NDArray[np.uint8]
+
+_ETHERNET = 1
 
 RECEIVED, SENT, OTHER_HOST, BROKEN = range(4)
 # Why a record is not a received packet, indexed by Records.cause.
@@ -29,26 +32,43 @@ CAUSES = {
 
 
 @dataclass(frozen=True)
+class Kinds:
+    """Of records, N in all: ``link`` type (int32); ``fcs`` (uint8), how many of the bytes on the wire are a frame check
+    sequence at the end; ``cause`` (uint8), RECEIVED or why this is not a received packet; ``big_endian`` (bool), the
+    byte order of the machine that wrote it.
+    """
+
+    link: npt.NDArray[np.int32]
+    fcs: npt.NDArray[np.uint8]
+    cause: npt.NDArray[np.uint8]
+    big_endian: npt.NDArray[np.bool_]
+
+    @classmethod
+    def alike(cls, count: int, link: int, *, fcs: int = 0, big_endian: bool = False) -> Kinds:
+        """Of so many received packets."""
+        return cls(
+            np.full(count, link, np.int32),
+            np.full(count, fcs, np.uint8),
+            np.full(count, RECEIVED, np.uint8),
+            np.full(count, big_endian, np.bool_),
+        )
+
+
+@dataclass(frozen=True)
 class Records:
     """Per packet, N in all, in the order of the file.
 
-    ``offset`` into the file (int64), captured ``length``, ``wire_length`` and ``link`` type (int32), ``timestamp_ns``
-    and ``number`` (int64), which packet it is of all that were read. Lengths are in bytes; ``wire_length`` is what the
-    record says the packet had on the wire. ``fcs`` (uint8) is how many of the bytes on the wire are a frame check
-    sequence at the end. ``cause`` (uint8) is RECEIVED, or why this is not a received packet. ``big_endian`` (bool): the
-    byte order of the machine that wrote it. ``plain``: all are received Ethernet frames without a check sequence.
+    ``offset`` into the file (int64), captured ``length`` and ``wire_length`` (int32), ``timestamp_ns`` and ``number``
+    (int64), which packet it is of all that were read. Lengths are in bytes; ``wire_length`` is what the record says the
+    packet had on the wire. ``kinds`` None: all are received Ethernet frames without a check sequence.
     """
 
     offset: npt.NDArray[np.int64]
     length: npt.NDArray[np.int32]
     wire_length: npt.NDArray[np.int32]
-    link: npt.NDArray[np.int32]
     timestamp_ns: npt.NDArray[np.int64]
     number: npt.NDArray[np.int64]
-    fcs: npt.NDArray[np.uint8]
-    cause: npt.NDArray[np.uint8]
-    big_endian: npt.NDArray[np.bool_]
-    plain: bool
+    kinds: Kinds | None
 
     def __len__(self) -> int:
         return len(self.offset)
@@ -58,9 +78,16 @@ class Records:
         """The parts concatenated; at least one."""
         if len(parts) == 1:
             return parts[0]
-        names = [column.name for column in fields(Records) if column.name != "plain"]
-        columns = {name: np.concatenate([getattr(part, name) for part in parts]) for name in names}
-        return cls(**columns, plain=all(part.plain for part in parts))
+        kinds = None
+        if any(part.kinds is not None for part in parts):
+            names = [column.name for column in fields(Kinds)]
+            kinds = Kinds(*_columns([part.kinds or Kinds.alike(len(part), _ETHERNET) for part in parts], names))
+        names = [column.name for column in fields(Records) if column.name != "kinds"]
+        return cls(**dict(zip(names, _columns(parts, names), strict=True)), kinds=kinds)
+
+
+def _columns(parts: Sequence[object], names: Sequence[str]) -> list[Any]:
+    return [np.concatenate([getattr(part, name) for part in parts]) for name in names]
 
 
 @dataclass(frozen=True)
@@ -81,23 +108,12 @@ class Piece:
 @dataclass(frozen=True)
 class Taken:
     """What a reader found in a piece. ``offset`` of the records is a position in its ``buf``, and so is ``at``: from
-    there on nothing was read. ``count`` packets were, of which ``records`` are those that no sweep counted.
-    ``is_full``: more can be taken from the same piece. ``warning``: why nothing more is read of the file.
+    there on nothing was read. ``is_full``: more can be taken from the same piece. ``warning``: why nothing more is read
+    of the file.
     """
 
     records: Records
     at: int
-    count: int
-    is_full: bool = False
-    warning: str = ""
-
-
-@dataclass(frozen=True)
-class Passed:
-    """As Taken, without the records."""
-
-    at: int
-    count: int
     is_full: bool = False
     warning: str = ""
 
@@ -105,14 +121,14 @@ class Passed:
 class Reader(Protocol):
     """Reads one file, piece by piece."""
 
-    def pass_over(self, piece: Piece, most: int) -> Passed:
-        """The packets of a piece, at most so many, as if they were taken. Raises CaptureError as :meth:`take`."""
+    def take(self, piece: Piece, room: Room) -> Taken:
+        """The packets of a piece, as many as there is room for; its memory is used. Raises CaptureError, if nothing of
+        the file can be read.
+        """
         ...
 
-    def take(self, piece: Piece, most: int, sweep: Sweep | None = None) -> Taken:
-        """The packets of a piece, at most so many. ``sweep`` may count some instead: Ethernet frames as they are.
-        Raises CaptureError, if nothing of the file can be read.
-        """
+    def tell(self) -> tuple[FileStruct, npt.NDArray[np.void] | None] | None:
+        """How the engine reads on, as Course.go_on() has it; None: it cannot."""
         ...
 
     def finish(self) -> tuple[str, ...]:

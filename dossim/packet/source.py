@@ -124,7 +124,8 @@ class Source:
         self.taken = self._came = 0
         self._is_at_end = False
         self._limit, self._update = limit, update
-        self._read, self._close, self.size, self.identity = _opened(name, any_file=reading.any_file)
+        self._file = _opened(name, any_file=reading.any_file)
+        self.size, self.identity = self._file.size, self._file.identity
         try:
             with self._faults():
                 self._prepare()
@@ -149,7 +150,7 @@ class Source:
             yield bytes(chunk[:count])
 
     def _into(self, view: memoryview) -> int:
-        count = self._read(view)
+        count = self._file.read(view)
         self._is_at_end = not count
         self.taken += count
         if self._limit.size is not None:  # what is packed counts as well: an endless file ends somewhere
@@ -172,6 +173,17 @@ class Source:
         self._limit.require(self.shown, self._came, self._packed, self.taken)
         return count
 
+    @property
+    def descriptor(self) -> int | None:
+        """Of a file whose next bytes may be read elsewhere as well, as they are; :meth:`has_read` has to be told."""
+        is_whole = self._packed or self._left or self._update is not None or self._limit.size is not None
+        return None if is_whole else self._file.descriptor
+
+    def has_read(self, count: int) -> None:
+        """So many bytes were read elsewhere."""
+        self.taken += count
+        self._came += count
+
     def read_rest(self) -> bool:
         """Reads what nobody wants, for the hash, if it ends: that of a regular file. Whether all has been read."""
         rest = self._chunks() if self.size is not None and not self._is_at_end else iter(())
@@ -189,7 +201,7 @@ class Source:
 
     def close(self) -> None:
         """Closes the file."""
-        self._close()
+        self._file.close()
 
     def __enter__(self) -> Source:
         return self
@@ -253,12 +265,23 @@ def streamed(reading: Reading) -> Limit:
 _Read = Callable[[memoryview], int]
 
 
-def _opened(name: str, *, any_file: bool) -> tuple[_Read, Callable[[], None], int | None, tuple[int, int]]:
-    """A function that puts the next bytes into a buffer, one that closes the source, the size of a regular file, and
-    what identifies the file. Raises CaptureError.
+@dataclass(frozen=True)
+class _File:
+    """``read`` puts the next bytes into a buffer. ``size``: of a regular file; ``identity``: what identifies it.
+    ``descriptor``: None of a stream of this process, which has none.
     """
+
+    read: _Read
+    close: Callable[[], None]
+    size: int | None
+    identity: tuple[int, int]
+    descriptor: int | None
+
+
+def _opened(name: str, *, any_file: bool) -> _File:
+    """Raises CaptureError."""
     if name == STDIN and any_file:
-        return _stdin(), lambda: None, None, (0, 0)
+        return _stdin()
     try:
         # Without O_NONBLOCK, opening a named pipe without a writer would block.
         descriptor = os.open(name, os.O_RDONLY | os.O_CLOEXEC | os.O_NOCTTY | (0 if any_file else os.O_NONBLOCK))
@@ -270,7 +293,8 @@ def _opened(name: str, *, any_file: bool) -> tuple[_Read, Callable[[], None], in
         os.close(descriptor)
         raise CaptureError(f"{name}: {kind} cannot be read here; expected a regular file")
     size = found.st_size if stat.S_ISREG(found.st_mode) else None
-    return _from(descriptor), lambda: os.close(descriptor), size, (found.st_dev, found.st_ino)
+    identity = found.st_dev, found.st_ino
+    return _File(_from(descriptor), lambda: os.close(descriptor), size, identity, descriptor)
 
 
 def _from(descriptor: int) -> _Read:
@@ -287,18 +311,21 @@ def _from(descriptor: int) -> _Read:
     return read
 
 
-def _stdin() -> _Read:
+def _stdin() -> _File:
     stream = getattr(sys.stdin, "buffer", None)
     if stream is None:
         raise CaptureError("stdin: it is closed; a capture is read from there for -")
     if stream.isatty():
         raise CaptureError("stdin: it is a terminal; pipe a capture into it, as with 'zcat x.pcap.gz | dossim ... -'")
+    descriptor: int | None = None
+    read: _Read
     try:
         # Not through the stream: a thread that waits there holds its lock, which aborts the interpreter at its exit.
-        return _from(stream.fileno())
+        descriptor = stream.fileno()
+        read = _from(descriptor)
     except io.UnsupportedOperation:  # a stream of this process, which has no descriptor
-        read: _Read = stream.readinto1
-        return read
+        read = stream.readinto1
+    return _File(read, lambda: None, None, (0, 0), descriptor)
 
 
 def _peeked(chunks: Iterator[bytes], least: int) -> bytes:

@@ -1,8 +1,8 @@
 """A capture of any size, read in windows: each a Capture of its own, of which only a few are in memory.
 
 Several files are one capture, in the order in which they are named; each has its own format. Windows end between
-packets. Threads read the next ones, and sweep them (:mod:`dossim.engine.sweep`), while one is used. They take turns
-with the file: who has it passes over the packets of its part, to know where the next one begins.
+packets. What comes next is read in a thread while a window is used; files that are swept in several
+(:mod:`dossim.packet.sweeping`).
 """
 
 from __future__ import annotations
@@ -13,24 +13,29 @@ from collections import deque
 from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass, replace
+from functools import partial
 
 import numpy as np
 
+from dossim.engine.course import Course, Pieces
+from dossim.engine.records import Room
 from dossim.engine.sweep import Sweep
 from dossim.model.errors import CaptureError
 from dossim.packet.ahead import ahead
 from dossim.packet.capture import Capture, capture_of, reader_of
-from dossim.packet.linkdecoders import ETHERNET
-from dossim.packet.linknames import link_name
-from dossim.packet.records import Piece, Reader
+from dossim.packet.gather import Gathered, Held
+from dossim.packet.records import Piece, Records
 from dossim.packet.source import PADDING, STDIN, Reading, Source, display_name, streamed
+from dossim.packet.sweeping import Part as SweptPart
+from dossim.packet.sweeping import Sweeping
 
 WINDOW = 4 << 20  # bytes of a file
-SWEPT = 2 << 20  # the same if it is swept: the cache still has much of what was read
-_AHEAD = 2  # windows that are read while one is used
+# The same if it is swept: it stays in the cache of a core, with where its packets are and the classes of addresses.
+PIECE = 1 << 19
+_LEAST_RECORD = 32  # bytes, of which a piece may be full
+_AHEAD = 2  # windows that are there while one is used
 _USED = 2  # windows whose arrays are not used again yet
 _MOST = 1 << 17  # packets of a window
-_TOLD_EVERY = 16 << 20  # bytes, if nothing is left of them
 _MOST_THREADS = 4
 
 
@@ -59,11 +64,13 @@ class Stream:
         self.name = names[0] if len(names) == 1 else f"{names[0]} and {len(names) - 1:,} more"
         self.names = tuple(names)
         self.sha256 = ""
-        self._buffers = _Buffers()
+        self._memories = _Memories()
         self._part = self.window  # bytes of the next part
         self._begun: Generator[_Part, None, None] | None = None
-        self._first: _Window | None = None
+        self._first: _Part | None = None
         self.taken, self.size = 0, _size(self.paths)
+        self._course: Course | None = None  # that reads as well
+        self._taken_before = 0  # when the last part was read
         self._opened: dict[int, tuple[tuple[int, int], int]] = {}  # what each file was the first time, and its size
 
     @property
@@ -74,9 +81,8 @@ class Stream:
         """The first window, which :meth:`windows` will return once more. Raises CaptureError."""
         if self._first is None:
             self._begun = self._parts()
-            self._first = self._read(next(self._begun), None)
-        assert self._first.capture is not None, "nothing is swept"
-        return self._first.capture
+            self._first = next(self._begun)
+        return self._capture(self._first)
 
     def windows(self, sweeps: Sequence[Sweep] = ()) -> Iterator[Capture]:
         """The capture from its first packet on. The arrays of a window are used again when the next but one is taken.
@@ -85,39 +91,42 @@ class Stream:
         ``skipped`` and ``link_types`` of a window are not ordered, and its warnings are those about its end. Raises
         CaptureError, as read_capture() does.
         """
-        used: deque[memoryview] = deque()
-        swept = told = 0
-        with closing(self._windows(sweeps)) as windows:
+        used: deque[Held] = deque()
+        self.taken = 0
+        with closing(self._swept(sweeps) if sweeps else self._whole()) as windows:
             for window in windows:
-                self.taken = window.taken
-                if window.capture is not None:
-                    yield window.capture
-                    used.append(window.buf)
-                    if len(used) > _USED:
-                        self._buffers.give(used.popleft())
-                    continue
-                swept += window.swept
-                if self.taken - told > _TOLD_EVERY:
-                    yield self._nothing(swept)
-                    swept, told = 0, self.taken
-        if swept:
-            yield self._nothing(swept)
+                self.taken = max(window.taken, self.taken)
+                yield window.capture
+                used.append(window)
+                if len(used) > _USED:
+                    used.popleft().give_back()
 
-    def _windows(self, sweeps: Sequence[Sweep]) -> Generator[_Window, None, None]:
+    def _whole(self) -> Generator[Held, None, None]:
+        self._part = self.window
+        windows = (Held(self._capture(part), part.taken, part.give_back) for part in self._all_parts())
+        return ahead(windows, _AHEAD)
+
+    def _swept(self, sweeps: Sequence[Sweep]) -> Generator[Held, None, None]:
+        self._part = min(PIECE, self.window)
+        gathered = Gathered(self._part)
+        self._course = gathered.course
+        parts = (
+            SweptPart(partial(self._capture, part), part.taken, part.is_last, part.give_back)
+            for part in self._all_parts()
+        )
+        pieces = [Pieces(self._part, PADDING, min(self.most, _most_in(self._part)), sweep) for sweep in sweeps]
+        return Sweeping(parts, gathered, list(zip(pieces, sweeps, strict=True)), self._taken_now, _AHEAD).windows()
+
+    def _taken_now(self) -> int:
+        return self._taken_before + (self._course.taken if self._course else 0)
+
+    def _all_parts(self) -> Generator[_Part, None, None]:
+        """With those that have begun."""
         begun, first = self._begun, self._first
         self._begun = self._first = None
         if first is not None:
-            if sweeps and first.capture is not None:
-                first = replace(first, capture=first.capture.among(sweeps[0].take(first.capture)))
             yield first
-
-        def read(part: _Part, thread: int) -> _Window:
-            return self._read(part, sweeps[thread] if sweeps else None)
-
-        self._part = min(SWEPT, self.window) if sweeps else self.window
-        number = max(len(sweeps), 1)
-        with closing(ahead(begun or self._parts(), read, _AHEAD + number, number)) as found:
-            yield from found
+        yield from begun or self._parts()
 
     def _parts(self) -> Generator[_Part, None, None]:
         digest = hashlib.sha256()
@@ -126,9 +135,10 @@ class Stream:
         for number, path in enumerate(self.paths):
             with Source(os.fspath(path), self.reading, streamed(self.reading), update) as source:
                 self._require_same(number, source)
-                file = _File(source, self._buffers, packets)
-                for part in file.parts(lambda: self._part, self.most):
-                    yield replace(part, taken=taken + source.taken)
+                file = _File(source, self._memories, packets)
+                for part in file.parts(lambda: self._part, self.most, lambda: self._course):
+                    self._taken_before = taken + source.taken
+                    yield replace(part, taken=self._taken_before)
                 is_whole = is_whole and self.is_hashed and source.read_rest()
                 taken += source.taken
                 packets = file.packets
@@ -143,27 +153,8 @@ class Stream:
                 f"{source.shown}: it was replaced while it was read; it has to stay until the command ends: use a copy"
             )
 
-    def _read(self, part: _Part, sweep: Sweep | None) -> _Window:
-        """What is left of a part."""
-        buf = part.piece.buf
-        found = part.reader.take(part.piece, max(part.packets, 1), sweep)
-        swept = found.count - len(found.records)
-        if swept and swept == found.count and not part.about:
-            self._buffers.give(buf)  # now, while the cache has it
-            return _Window(None, buf, swept, part.taken)
-        capture = capture_of(
-            part.name,
-            buf,
-            found.records,
-            part.about,
-            skip_unknown=self.reading.skip_unknown,
-            sweep=sweep,
-            swept=swept,
-        )
-        return _Window(capture, buf, 0, part.taken)
-
-    def _nothing(self, swept: int) -> Capture:
-        return replace(Capture.from_frames([], self.name), link_types={link_name(ETHERNET): swept})
+    def _capture(self, part: _Part) -> Capture:
+        return capture_of(part.name, part.memory.buf, part.records, part.about, skip_unknown=self.reading.skip_unknown)
 
 
 def _size(paths: Sequence[str | os.PathLike[str]]) -> int | None:
@@ -176,87 +167,109 @@ def _size(paths: Sequence[str | os.PathLike[str]]) -> int | None:
     return total
 
 
+class _Memory:
+    """For a part of at least so many bytes, and so many packets."""
+
+    def __init__(self, size: int, packets: int) -> None:
+        self.buf = np.zeros(size + PADDING, np.uint8).data
+        self.room = Room(packets)
+
+
+class _Memories:
+    """Memory for parts. What was given back last is used first: the cache still has it."""
+
+    def __init__(self) -> None:
+        self._free: list[_Memory] = []
+
+    def take(self, size: int, packets: int) -> _Memory:
+        found = self._free.pop() if self._free else None
+        is_enough = found is not None and len(found.buf) >= size + PADDING and found.room.most == packets
+        return found if found is not None and is_enough else _Memory(size, packets)
+
+    def give(self, memory: _Memory) -> None:
+        """Nobody needs what is in it."""
+        self._free.append(memory)
+
+
 @dataclass(frozen=True)
 class _Part:
-    """So many packets, which are all of a piece, and who reads them. ``about``: sentences about the file, at its end.
-    ``taken``: bytes that were read of all files.
+    """Packets that are all of what is read of it. ``about``: sentences about the file, at its end. ``taken``: bytes
+    that were read of all files. ``is_last``: of its file.
     """
 
     name: str
-    piece: Piece
-    packets: int
-    reader: Reader
+    memory: _Memory
+    records: Records
     about: tuple[str, ...]
-    taken: int = 0
-
-
-@dataclass(frozen=True)
-class _Window:
-    """``capture`` None: ``swept`` packets were counted, and there is nothing else. ``taken``: as _Part has it."""
-
-    capture: Capture | None
-    buf: memoryview
-    swept: int
     taken: int
-
-
-class _Buffers:
-    """Memory for windows. What was given back last is used first: the cache still has it."""
-
-    def __init__(self) -> None:
-        self._free: list[memoryview] = []
-
-    def take(self, least: int) -> memoryview:
-        """A buffer of at least so many bytes, and PADDING."""
-        found = self._free.pop() if self._free else memoryview(b"")
-        return found if len(found) >= least + PADDING else np.zeros(least + PADDING, np.uint8).data
-
-    def give(self, buf: memoryview) -> None:
-        """Nobody needs what is in it."""
-        self._free.append(buf)
+    is_last: bool
+    give_back: Callable[[], None]
 
 
 class _File:
-    """One file, in parts. ``packets``: how many were passed over, with those of the files before."""
+    """One file, in parts. ``packets``: how many were found, with those of the files before."""
 
-    def __init__(self, source: Source, buffers: _Buffers, packets: int) -> None:
-        self._source, self._buffers = source, buffers
-        self.packets = packets
+    def __init__(self, source: Source, memories: _Memories, packets: int) -> None:
+        self._source, self._memories = source, memories
+        self._before = self.packets = packets
+        self._reader = reader_of(source.shown, source.first)
         self._is_last = False  # the last byte of the file was read
+        self._left, self._base = memoryview(b""), 0  # what was read and not taken
 
-    def parts(self, size: Callable[[], int], most: int) -> Iterator[_Part]:
-        """Of so many bytes each, and at most so many packets."""
-        reader = reader_of(self._source.shown, self._source.first)
-        left, base, least = memoryview(b""), 0, 0
+    def parts(self, size: Callable[[], int], most: int, course: Callable[[], Course | None]) -> Iterator[_Part]:
+        """Of so many bytes each, and at most so many packets; without those that the course has taken in between."""
+        reader, memories, least = self._reader, self._memories, 0
         while True:
-            buf = self._buffers.take(max(size(), least, len(left)))
-            end = self._fill(buf, left, max(size(), least))
-            piece = Piece(buf, 0, end, base, self._is_last, self.packets)
-            before = reader.state
-            passed = reader.pass_over(piece, most)
-            is_end = bool(passed.warning) or (self._is_last and not passed.is_full)
-            if passed.count or is_end:
-                again = reader_of(self._source.shown, self._source.first)
-                again.resume(before, 0)
-                about = self._about(reader, passed.warning) if is_end else ()
-                whole = replace(piece, end=passed.at, is_last=False)
-                yield _Part(self._source.shown, whole, passed.count, again, about)
-            self.packets += passed.count
+            self._go_back(course())
+            wanted = max(size(), least)
+            memory = memories.take(max(wanted, len(self._left)), min(most, _most_in(wanted)))
+            end = self._fill(memory.buf, wanted)
+            piece = Piece(memory.buf, 0, end, self._base, self._is_last, self.packets)
+            taken = reader.take(piece, memory.room)
+            is_end = bool(taken.warning) or (self._is_last and not taken.is_full)
+            self.packets += len(taken.records)
+            self._left, self._base = memory.buf[taken.at : end], self._base + taken.at
+            least = 2 * len(self._left) if not taken.at else 0  # a record did not fit
+            if len(taken.records) or is_end:
+                about = self._about(taken.warning) if is_end else ()
+                if not is_end:
+                    self._go_on(course())
+                give_back = partial(memories.give, memory)
+                yield _Part(self._source.shown, memory, taken.records, about, 0, is_end, give_back)
             if is_end:
                 return
-            left, base = buf[passed.at : end], base + passed.at
-            least = 2 * len(left) if not passed.at else 0  # a record did not fit
 
-    def _fill(self, buf: memoryview, left: memoryview, size: int) -> int:
+    def _go_on(self, course: Course | None) -> None:
+        """Lets the course take what follows, if it can."""
+        told, descriptor = self._reader.tell(), self._source.descriptor
+        if course is not None and told is not None and descriptor is not None:
+            course.go_on(descriptor, self._left, self._base, self.packets, *told)
+
+    def _go_back(self, course: Course | None) -> None:
+        """After what the course has taken."""
+        found = course and course.rest()
+        if found:
+            self._left, self._base, self.packets, taken = found
+            self._source.has_read(taken)
+            self._reader.resume(self._reader.state, self.packets - self._before)
+        if course is not None:
+            course.stop()
+
+    def _fill(self, buf: memoryview, size: int) -> int:
         """What is left, and what follows, up to so many bytes; where that ends."""
-        end = len(left)
-        buf[:end] = left
+        end = len(self._left)
+        buf[:end] = self._left
         while end < size and not self._is_last:
             count = self._source.fill(buf[end:size])
             self._is_last = not count
             end += count
         return end
 
-    def _about(self, reader: Reader, warning: str) -> tuple[str, ...]:
+    def _about(self, warning: str) -> tuple[str, ...]:
         """Sentences about the file, in the order in which read_capture() has them."""
-        return (*self._source.warnings, *reader.finish(), *filter(None, [warning]))
+        return (*self._source.warnings, *self._reader.finish(), *filter(None, [warning]))
+
+
+def _most_in(size: int) -> int:
+    """How many packets so many bytes may have to be taken at once."""
+    return size // _LEAST_RECORD + 1

@@ -152,11 +152,12 @@ static void compare(struct world world, const struct capture *capture, int64_t c
 static void sweep(const struct world *world, const struct capture *capture, int64_t count)
 {
 	int64_t left[MOST], left_count, found = 0;
+	const int64_t times[MOST] = {0};
 	struct sweep sweep = {.run = engine_run(world)};
 	const struct outcome *list;
 
 	require(sweep.run &&
-		engine_sweep(&sweep, capture, count, left, &left_count) == ALL_PREDICTED);
+		engine_sweep(&sweep, capture, times, count, left, &left_count) == ALL_PREDICTED);
 	for (uint32_t code = engine_outcomes(sweep.run, &list); code-- > 1;)
 		found += list[code].packets;
 	require(found == sweep.packets && found + left_count == count);

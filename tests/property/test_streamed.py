@@ -71,7 +71,8 @@ def streamed(path: Path, situation: Situation, window: int, most: int) -> tuple[
 
 def swept(path: Path, situation: Situation, window: int, most: int) -> CountedResult:
     """As it is counted where nobody wants to see each packet."""
-    return predict_stream(Stream([path], Reading(any_file=True), window, most), situation, table=assumed_table())
+    stream = Stream([path], Reading(any_file=True), window, most, is_hashed=False)
+    return predict_stream(stream, situation, table=assumed_table())
 
 
 def ends_of(result: PredictResult) -> dict[int, PAIR]:

@@ -1,88 +1,87 @@
-"""Work in threads: results in the order of what was taken, whatever the threads do."""
+"""What a thread takes while something else is used, and what threads tell."""
 
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Generator
 
 import pytest
 
-from dossim.packet.ahead import ahead
+from dossim.packet.ahead import Told, ahead, started
 
-MANY, THREADS = 200, 4
+MANY, MOST = 200, 3
 
 
 class Items:
-    """Numbers, which only one thread may take at a time; then perhaps an error."""
+    """Numbers, then perhaps an error."""
 
     def __init__(self, count: int, error: Exception | None = None) -> None:
         self.count, self.error = count, error
         self.taken, self.is_closed = 0, False
-        self._taking = threading.Lock()
 
-    def __iter__(self) -> Iterator[int]:
-        return self
-
-    def __next__(self) -> int:
-        assert self._taking.acquire(blocking=False), "two threads at once"
+    def each(self) -> Generator[int, None, None]:
         try:
-            if self.taken < self.count:
+            while self.taken < self.count:
                 self.taken += 1
-                return self.taken - 1
-            raise self.error or StopIteration
+                yield self.taken - 1
+            if self.error is not None:
+                raise self.error
         finally:
-            self._taking.release()
-
-    def close(self) -> None:
-        assert not self._taking.locked()
-        self.is_closed = True
+            self.is_closed = True
 
 
-@pytest.mark.parametrize("threads", [1, THREADS])
-def test_results_are_in_order_and_each_thread_has_a_number(threads: int) -> None:
-    by = set[int]()
-
-    def work(item: int, thread: int) -> int:
-        by.add(thread)
-        if item % 3 == 0:
-            threading.Event().wait(0.001)  # others overtake
-        return item * item
-
-    assert list(ahead(Items(MANY), work, 2 + threads, threads)) == [item * item for item in range(MANY)]
-    assert by <= set(range(threads))
+def no_thread_is_left() -> bool:
+    return not [thread for thread in threading.enumerate() if thread.name == "ahead"]
 
 
-def test_two_works_are_done_at_once() -> None:
-    """Each waits for the other."""
-    meeting = threading.Barrier(2)
-
-    def work(item: int, thread: int) -> int:
-        meeting.wait(60)
-        return item
-
-    assert list(ahead(Items(10), work, 4, 2)) == list(range(10))
-
-
-@pytest.mark.parametrize("threads", [1, THREADS])
-def test_what_is_raised_comes_after_what_was_before(threads: int) -> None:
-    def work(item: int, thread: int) -> int:
-        if item == 7:
-            raise ValueError("seven")
-        return item
-
-    for items, count in ((Items(MANY), 7), (Items(5, ValueError("five")), 5)):
-        results = ahead(items, work, 2 + threads, threads)
-        assert [next(results) for _ in range(count)] == list(range(count))
-        with pytest.raises(ValueError, match=r"five|seven"):
-            next(results)
-
-
-@pytest.mark.parametrize("threads", [1, THREADS])
-def test_no_more_is_taken_than_wanted_and_the_iterator_is_closed(threads: int) -> None:
+def test_all_items_come_in_order() -> None:
     items = Items(MANY)
-    results = ahead(items, lambda item, thread: item, 2 + threads, threads)
+    assert list(ahead(items.each(), MOST)) == list(range(MANY))
+    assert items.is_closed
+    assert no_thread_is_left()
+
+
+def test_what_is_raised_comes_after_what_was_before() -> None:
+    results = ahead(Items(5, ValueError("five")).each(), MOST)
+    assert [next(results) for _ in range(5)] == list(range(5))
+    with pytest.raises(ValueError, match="five"):
+        next(results)
+
+
+def test_no_more_is_taken_than_wanted_and_the_generator_is_closed() -> None:
+    items = Items(MANY)
+    results = ahead(items.each(), MOST)
     assert [next(results), next(results)] == [0, 1]
     results.close()
-    assert items.taken <= 2 + 2 + threads
+    assert items.taken <= 2 + MOST + 1
     assert items.is_closed
-    assert not [thread for thread in threading.enumerate() if thread.name == "ahead"]
+    assert no_thread_is_left()
+
+
+def telling(told: Told[int], numbers: range) -> Callable[[int], None]:
+    def run(_: int) -> None:
+        if all(told.tell(number) for number in numbers):
+            told.end()
+
+    return run
+
+
+def test_who_tells_waits_until_there_is_room_or_nobody_takes_it() -> None:
+    told = Told[int](MOST)
+    threads = started(telling(told, range(MANY)), 1)
+    taken = told.taken()
+    assert [next(taken) for _ in range(10)] == list(range(10))
+    told.close(threads)
+    assert not threads[0].is_alive()
+    assert not told.tell(0)
+
+
+def test_without_news_nothing_is_taken_again_and_again() -> None:
+    told = Told[int](MOST)
+    taken = told.taken(patience_s=0.01)
+    assert [next(taken), next(taken)] == [None, None]
+    told.tell(7)
+    assert next(item for item in taken if item is not None) == 7
+    told.end(ValueError("seven"))
+    with pytest.raises(ValueError, match="seven"):
+        list(taken)

@@ -1,0 +1,223 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * Which packets are ordinary, and what is known of their classes up to conntrack (ordinary.h): inlined where packets are
+ * looked at one after the other.
+ */
+#ifndef KNOWN_H
+#define KNOWN_H
+
+#include "ordinary.h"
+#include "protocols.h"
+#include "transport.h"
+
+enum { TPID = 0x0081, PROVIDER_TPID = 0xa888, MOST_EARLY_TAGS = 2 }; /* in memory order */
+
+/* How long the transport must be for all that rules match on to be there; 0: no ordinary one. */
+static inline uint32_t least_of(uint8_t version, uint32_t protocol)
+{
+	if (protocol == TCP)
+		return 20;
+	return protocol == UDP || protocol == (version == 4 ? ICMP : ICMPV6) ? 8 : 0;
+}
+
+/* seen: bytes that were captured from the IP header on. */
+ALWAYS_INLINE bool is_ordinary4(const struct world *world, uint32_t seen, struct ordinary *it)
+{
+	const uint8_t *ip = it->ip;
+	uint32_t least;
+
+	it->version = 4;
+	it->segment = (ip[0] & 15) * 4;
+	it->has_extra = it->segment != 20;
+	it->total = be16(ip + 2);
+	it->protocol = ip[9];
+	least = least_of(4, it->protocol);
+	/* Netdev ingress sees no ports after options. */
+	if (it->has_extra && (it->segment < 20 || world->early == EARLY_NETDEV))
+		return false;
+	return ip[0] >> 4 == 4 && least && !(be16(ip + 6) & 0x3fff) &&
+	       it->segment + least <= it->total && it->total <= seen;
+}
+
+/* One header of options is ordinary, where the early stage reads it as raw does. */
+ALWAYS_INLINE bool is_ordinary6(const struct world *world, uint32_t seen, struct ordinary *it)
+{
+	const uint8_t *ip = it->ip;
+	uint32_t payload, least;
+
+	if (seen < 40 || ip[0] >> 4 != 6 || ip[8] == 0xff ||
+	    (ip[24] == 0xff && (ip[25] & 15) <= 1) || (!be64(ip + 8) && be64(ip + 16) == 1) ||
+	    (!be64(ip + 24) && be64(ip + 32) == 1))
+		return false;
+	payload = be16(ip + 4);
+	it->version = 6;
+	it->segment = 40;
+	it->total = 40 + payload;
+	it->protocol = ip[6];
+	it->has_extra = it->protocol == HOP_BY_HOP || it->protocol == OPTIONS;
+	if (!payload || it->total > seen)
+		return false;
+	if (it->has_extra) {
+		if (payload < 8 || (world->early && world->early != EARLY_XDP))
+			return false;
+		it->segment += (ip[41] + 1u) * 8;
+		it->protocol = ip[40];
+	}
+	least = least_of(6, it->protocol);
+	return least && it->segment + least <= it->total;
+}
+
+ALWAYS_INLINE bool is_ordinary(const struct world *world, struct bytes frame, struct ordinary *it)
+{
+	uint32_t at = 14;
+	uint16_t type;
+
+	if (frame.seen < 34)
+		return false;
+	memcpy(&type, frame.at + 12, sizeof type);
+	it->tags = 0;
+	while (type == TPID || type == PROVIDER_TPID) {
+		if (frame.seen < at + 4 || (be16(frame.at + at) & 0xfff) || it->tags == 255)
+			return false;
+		memcpy(&type, frame.at + at + 2, sizeof type);
+		at += 4;
+		it->tags++;
+	}
+	if (frame.seen < at + 20)
+		return false;
+	it->ip = frame.at + at;
+	it->largest = 0;
+	it->start = (uint16_t)at;
+	it->group = frame.at[0] & 1;
+	if (type == __builtin_bswap16(TYPE_IPV4))
+		return is_ordinary4(world, frame.seen - at, it);
+	return type == __builtin_bswap16(TYPE_IPV6) && is_ordinary6(world, frame.seen - at, it);
+}
+
+/* Ask for what the class of its source is found by, in two steps. */
+ALWAYS_INLINE void ask_first(const struct classes *classes, const struct ordinary *it)
+{
+	if (it->version == 4) {
+		__builtin_prefetch(
+			slot_in4(&classes->four, classes->four.nodes, be32(it->ip + 12)));
+	} else {
+		const struct trie6 *six = &classes->six;
+		unsigned __int128 key = key6(be64(it->ip + 8), be64(it->ip + 16));
+		uint32_t slot = *slot_in6(six, six->nodes, key);
+
+		if (slot & IS_NODE)
+			__builtin_prefetch(slot_in6(six, &six->nodes[slot & ~IS_NODE], key));
+	}
+}
+
+ALWAYS_INLINE void ask_second(const struct classes *classes, struct ordinary *it)
+{
+	if (it->version == 4) {
+		it->source = segment_of4(&classes->four, be32(it->ip + 12));
+		__builtin_prefetch(&classes->four.segments[it->source]);
+		__builtin_prefetch(&classes->four.segments[it->source + MOST_SEARCHED]);
+	} else {
+		it->source = segment_of6(&classes->six, key6(be64(it->ip + 8), be64(it->ip + 16)));
+		__builtin_prefetch(&classes->six.segments[it->source]);
+		__builtin_prefetch(&classes->six.segments[it->source + 2]);
+		__builtin_prefetch(&classes->six.segments[it->source + MOST_SEARCHED]);
+	}
+}
+
+/* Most packets of an attack have one destination. */
+ALWAYS_INLINE uint64_t destination_class(struct run *run, const struct ordinary *it)
+{
+	const struct classes *classes = run->world->classes;
+	uint64_t high = 0, low;
+
+	if (it->version == 4) {
+		low = be32(it->ip + 16);
+	} else {
+		high = be64(it->ip + 24);
+		low = be64(it->ip + 32);
+	}
+	if (low != run->destination[1] || high != run->destination[0] ||
+	    it->version != run->version) {
+		run->destination[0] = high;
+		run->destination[1] = low;
+		run->version = it->version;
+		run->destination_class = it->version == 4
+						 ? class_of4(&classes->four, (uint32_t)low)
+						 : class_of6(&classes->six, key6(high, low));
+	}
+	return run->destination_class;
+}
+
+/* The protocol and the classes as one number; never 0. Those of ports have at most 12 bits (classes.c). */
+ALWAYS_INLINE uint64_t key_of(struct run *run, const struct ordinary *it)
+{
+	const struct classes *classes = run->world->classes;
+	const uint8_t *ip = it->ip, *segment = ip + it->segment;
+	uint64_t source, ports;
+
+	if (it->version == 4)
+		source = class_in4(&classes->four, it->source, be32(ip + 12));
+	else
+		source = class_in6(&classes->six, it->source, key6(be64(ip + 8), be64(ip + 16)));
+	if (it->protocol == TCP || it->protocol == UDP)
+		ports = (uint64_t)classes->ports[be16(segment)] << 12 |
+			classes->ports[be16(segment + 2)];
+	else
+		ports = (uint64_t)segment[0] << 12 | segment[1];
+	return source << 48 | destination_class(run, it) << 32 | (uint64_t)it->protocol << 24 |
+	       ports;
+}
+
+/* Where it is, or has to be, what is known of a key. */
+ALWAYS_INLINE struct known *slot_of(struct run *run, uint64_t key)
+{
+	return &run->known[key * 0x9e3779b97f4a7c15 >> (64 - KNOWN_BITS)];
+}
+
+/* ask_second() was called. */
+static inline const struct known *known_of(struct run *run, const struct ordinary *it)
+{
+	uint64_t key = key_of(run, it);
+	struct known *known = slot_of(run, key);
+
+	if (__builtin_expect(known->key != key, 0))
+		*known = learn(run, key, it);
+	return known;
+}
+
+/* NO_CODE: what ip_input() checks of its header is good. */
+static inline uint32_t bad_header(struct run *run, const struct ordinary *it)
+{
+	static const struct end bad_sum = {DROPPED, AT_IP_INPUT, IP4_CHECKSUM, NONE};
+
+	if (it->version == 4) {
+		uint64_t sum = it->has_extra ? sum_words(it->ip, it->segment) : sum_header(it->ip);
+
+		return all_ones(sum) ? NO_CODE : code_of(run, &bad_sum, false);
+	}
+	if (it->has_extra && it->ip[6] == HOP_BY_HOP)
+		return bad_extra(run, it, AT_IP_INPUT, false);
+	return NO_CODE;
+}
+
+/* Priority tags that the early stage looks behind. */
+static inline uint32_t most_early_tags(const struct world *world)
+{
+	return world->early == EARLY_NETDEV ? 0 : MOST_EARLY_TAGS;
+}
+
+/* Its code if it is dropped in raw or before, else NO_CODE. */
+static inline uint32_t end_in_raw(struct run *run, const struct ordinary *it,
+				  const struct known *known)
+{
+	uint32_t code;
+
+	run->is_from_host = known->is_from_host;
+	if (known->early && !it->largest && it->tags <= most_early_tags(run->world))
+		return known->early;
+	if (!it->largest && (code = bad_header(run, it)) != NO_CODE)
+		return code;
+	return known->raw;
+}
+
+#endif
