@@ -230,9 +230,7 @@ static void take_flow(struct follower *follower, struct ends *ends, struct looke
 
 	if (!it->flow.version)
 		flow_of(follower->run, it->ordinary, &it->flow);
-	if (!it->is_packet && it->key) {
-		set_usual(it);
-	} else if (!it->is_packet) {
+	if (!it->is_packet) {
 		it->packet = (struct conn_packet){0};
 		take_turn(follower, &p, &end);
 		set_packet(&it->packet, &p);
@@ -252,14 +250,17 @@ static void take_whole(struct follower *follower, struct looked *it)
 	if (it->odd == ODD_OPEN)
 		pass_open(follower, it->end.stage);
 	for (uint32_t i = 0; i < MOST_WAYS && i < follower->way_count; i++) {
-		struct ends *ends = &follower->ways[i].ends;
+		struct one_way *way = &follower->ways[i];
 
 		results[i] = result;
 		codes[i] = it->code;
-		if (it->reaches && ends->tracks) {
-			take_flow(follower, ends, it, &results[i]);
-			codes[i] = NO_CODE;
-		}
+		if (!it->reaches || !way->ends.tracks)
+			continue;
+		codes[i] = NO_CODE;
+		if (it->key)
+			codes[i] = follow_sound(follower, way, it, &results[i]);
+		else
+			take_flow(follower, &way->ends, it, &results[i]);
 	}
 	settle(follower, &follower->mine, results, codes);
 	if (it->key)

@@ -91,7 +91,7 @@ static uint16_t new_saying(struct ends *ends, const struct conn_verdict *verdict
 	return (uint16_t)(FIRST_SAYING + ends->saying_count - 1);
 }
 
-static uint16_t say(struct ends *ends, const struct conn_verdict *verdict)
+uint16_t say(struct ends *ends, const struct conn_verdict *verdict)
 {
 	const struct conn_outcome *one = &verdict->outcomes[0];
 
@@ -321,13 +321,26 @@ static const uint16_t why[] = {
 	[COIN_FORGOTTEN] = FLOW_FORGOTTEN,
 };
 
+void end_flow(struct ends *ends, struct conn_packet *packet, const struct flow *flow,
+	      struct conn_verdict *verdict, struct result *result)
+{
+	struct end found[SEEN_STATES];
+	uint8_t states = 0;
+
+	for (uint32_t i = 0; i < verdict->outcome_count; i++)
+		states |= bit(verdict->outcomes[i].state);
+	set_ends(ends, flow, &result->end, states, found);
+	leave_behind(ends, packet, flow, found, states, verdict, result);
+	join_ends(found, states, verdict->coin == COIN_ISN, why[verdict->coin], result, &ends->one);
+	result->states = states;
+	result->said = say(ends, verdict);
+}
+
 void track(struct ends *ends, struct conn_packet *packet, const struct flow *flow,
 	   struct result *result)
 {
 	bool fresh = packet->is_cut && is_fresh(&ends->conntrack, packet);
-	struct end found[SEEN_STATES];
 	struct conn_verdict verdict;
-	uint8_t states = 0;
 
 	observe(&ends->conntrack, packet, &verdict);
 	if (verdict.unreadable && packet->untracked) {
@@ -338,11 +351,5 @@ void track(struct ends *ends, struct conn_packet *packet, const struct flow *flo
 		track_cut(ends, packet, flow, fresh, result);
 		return;
 	}
-	for (uint32_t i = 0; i < verdict.outcome_count; i++)
-		states |= bit(verdict.outcomes[i].state);
-	set_ends(ends, flow, &result->end, states, found);
-	leave_behind(ends, packet, flow, found, states, &verdict, result);
-	join_ends(found, states, verdict.coin == COIN_ISN, why[verdict.coin], result, &ends->one);
-	result->states = states;
-	result->said = say(ends, &verdict);
+	end_flow(ends, packet, flow, &verdict, result);
 }

@@ -24,6 +24,11 @@ void ends_free(struct ends *ends);
 /* The packet goes through conntrack; result has its end without policy after that, and becomes the final one. */
 void track(struct ends *ends, struct conn_packet *packet, const struct flow *flow,
 	   struct result *result);
+/* The same once conntrack has seen it, which could read it. */
+void end_flow(struct ends *ends, struct conn_packet *packet, const struct flow *flow,
+	      struct conn_verdict *verdict, struct result *result);
+/* The code of what is said of it. */
+uint16_t say(struct ends *ends, const struct conn_verdict *verdict);
 bool keep_several(struct ends *ends, int64_t number, const struct several *several);
 /* One more row of an array, which is NULL at first; NULL: no memory. */
 void *append(void *array, size_t *count, size_t *capacity, size_t size);

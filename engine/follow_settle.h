@@ -18,6 +18,7 @@ struct one_way {
 	struct end last;
 	uint32_t last_code;
 	bool last_untracked;
+	struct decided decided[1 << DECIDED_BITS];
 };
 
 /* What is known of a packet by itself. */

@@ -125,6 +125,54 @@ bool take_usual(struct follower *follower, struct looked *it)
 	return true;
 }
 
+static struct decided *decided_of(struct one_way *way, const struct looked *it, uint8_t state)
+{
+	uint64_t mixed = (it->key ^ (uint64_t)it->code << 8 ^ state) * 0x9e3779b97f4a7c15;
+
+	return &way->decided[mixed >> (64 - DECIDED_BITS)];
+}
+
+uint32_t follow_sound(struct follower *follower, struct one_way *way, struct looked *it,
+		      struct result *result)
+{
+	struct ends *ends = &way->ends;
+	struct conn_verdict verdict;
+	struct decided *found;
+	uint8_t state;
+
+	if (!it->is_packet)
+		set_usual(it);
+	it->packet.untracked = it->untracked;
+	it->packet.at_ns = now_ns(follower);
+	observe(&ends->conntrack, &it->packet, &verdict);
+	state = verdict.outcomes[0].state;
+	found = decided_of(way, it, state);
+	if (verdict.outcome_count == 1 && found->key == it->key && found->code == it->code &&
+	    found->state == state) {
+		conclude(&ends->conntrack, &it->packet, &verdict, found->passed, found->delivered);
+		result->end = follower->run->outcomes.list[found->end].end;
+		result->states = (uint8_t)(1u << state);
+		result->said = say(ends, &verdict);
+		result->is_usual = !verdict.conn;
+		result->passed = found->passed;
+		result->delivered = found->delivered;
+		return found->end;
+	}
+	if (!it->flow.version)
+		flow_of(follower->run, it->ordinary, &it->flow);
+	end_flow(ends, &it->packet, &it->flow, &verdict, result);
+	if (verdict.outcome_count == 1 && result->end.fate != UNDETERMINED)
+		*found = (struct decided){
+			.key = it->key,
+			.code = it->code,
+			.end = code_of(follower->run, &result->end, result->untracked),
+			.state = state,
+			.passed = result->passed,
+			.delivered = result->delivered,
+		};
+	return NO_CODE;
+}
+
 void note_usual(struct follower *follower, const struct looked *it,
 		const struct result results[MOST_WAYS])
 {

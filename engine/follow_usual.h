@@ -10,7 +10,7 @@
 #include "follow.h"
 #include "ordinary.h"
 
-enum { USUAL_BITS = 10 };
+enum { USUAL_BITS = 10, DECIDED_BITS = 8 };
 
 struct usual {
 	uint64_t key;  /* of struct known; 0: nothing is known */
@@ -22,8 +22,16 @@ struct usual {
 	uint32_t ends[MOST_WAYS]; /* codes */
 };
 
+/* What policy says of all with the same classes, the same end before conntrack, and one state. */
+struct decided {
+	uint64_t key; /* as above */
+	uint32_t code, end;
+	uint8_t state, passed, delivered;
+};
+
 struct follower;
 struct looked;
+struct one_way;
 
 /* What all rules after raw say of packets with one key is the same. */
 bool are_told_apart(const struct classes *classes, const struct way_setup *way);
@@ -33,6 +41,9 @@ bool is_sound(const struct ordinary *it, const struct known *known, uint32_t cod
 void set_usual(struct looked *it);
 /* False: it has to be followed. */
 bool take_usual(struct follower *follower, struct looked *it);
+/* A sound one through conntrack, by one way; returns the code of its end, or NO_CODE if it is not known. */
+uint32_t follow_sound(struct follower *follower, struct one_way *way, struct looked *it,
+		      struct result *result);
 /* It was followed, with these results. */
 void note_usual(struct follower *follower, const struct looked *it,
 		const struct result results[MOST_WAYS]);
