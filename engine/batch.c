@@ -40,6 +40,12 @@ static uint32_t end_other(struct run *run, struct bytes frame, struct flow *flow
 	struct packet p = {.frame = frame};
 	struct end end;
 
+	/* Without an early stage it is not asked whether it ends there. */
+	if (!run->world->early && find_plain_fragment(frame, &run->fragment)) {
+		flow->version = 0;
+		*odd = ODD_FRAGMENT;
+		return NO_CODE;
+	}
 	*flow = (struct flow){0};
 	one_packet(run->world, &p, flow, &end, odd, &run->fragment);
 	if (*odd == ODD_FRAGMENT)

@@ -46,7 +46,7 @@ static void set_pair(const uint64_t datagram[KEY_WIDTH], uint64_t pair[KEY_WIDTH
 
 static bool is_open(const struct defrag *defrag, const uint64_t key[KEY_WIDTH])
 {
-	bool is4 = (key[4] & 0xff) == 4;
+	bool is4 = !key[4];
 	uint64_t pair[KEY_WIDTH];
 
 	if (defrag->all_open || (is4 ? defrag->open4 : defrag->open6))
@@ -239,7 +239,7 @@ static enum reason take_fragment(struct defrag *defrag, struct queue *queue,
 				 const struct fragment *fragment, const struct piece *known)
 {
 	uint32_t length = fragment->data.length, end = fragment->offset + length;
-	struct piece piece = *known;
+	struct piece *piece;
 	enum reason why;
 
 	if (!announce(queue, end, fragment->more))
@@ -249,12 +249,16 @@ static enum reason take_fragment(struct defrag *defrag, struct queue *queue,
 	why = queue_insert(queue, fragment->offset, end);
 	if (why)
 		return why;
-	piece.at = (uint32_t)(fragment->data.at - piece.frame);
-	piece.offset = (uint16_t)fragment->offset;
-	piece.length = (uint16_t)length;
-	piece.seen = (uint16_t)fragment->data.seen;
-	if (!queue_add(&defrag->queues, queue, &piece))
+	piece = queue_add(&defrag->queues, queue, known->captured);
+	if (!piece)
 		return NO_MEMORY;
+	piece->number = known->number;
+	piece->frame = known->frame;
+	piece->wire = known->wire;
+	piece->at = (uint32_t)(fragment->data.at - known->frame);
+	piece->offset = (uint16_t)fragment->offset;
+	piece->length = (uint16_t)length;
+	piece->seen = (uint16_t)fragment->data.seen;
 	queue->meat += length;
 	queue->ecn |= 1 << fragment->ecn;
 	if (fragment->size > queue->largest)

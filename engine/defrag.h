@@ -7,7 +7,7 @@
 #include "predict.h"
 
 struct fragment {
-	uint64_t key[KEY_WIDTH]; /* of its datagram */
+	uint64_t key[KEY_WIDTH]; /* of its datagram; of IPv4 the last one is 0 */
 	uint32_t hash;		 /* of that: queues_ask() */
 	uint32_t offset;
 	struct bytes
@@ -24,6 +24,8 @@ struct fragment {
 
 /* ENDED: the packet is a fragment that defragmentation takes, which is found. ODD: the capture cut what decides. */
 enum step find_fragment(const struct packet *p, struct fragment *found);
+/* The same of a frame of IPv4, without tags and options, of which all was captured; false: others have to look at it. */
+bool find_plain_fragment(struct bytes frame, struct fragment *found);
 /* What identifies a datagram of a packet's addresses. */
 void datagram_key(const struct packet *p, uint32_t ident, uint64_t key[KEY_WIDTH]);
 

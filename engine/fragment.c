@@ -4,11 +4,24 @@
 #include "octets.h"
 #include "protocols.h"
 
+/* The last number is 0 for IPv4 alone. */
+static inline void key4(uint64_t key[KEY_WIDTH], uint64_t source, uint64_t destination,
+			uint32_t ident, uint8_t protocol)
+{
+	key[0] = source << 32 | destination;
+	key[1] = ident << 8 | protocol;
+	key[2] = key[3] = key[4] = 0;
+}
+
 void datagram_key(const struct packet *p, uint32_t ident, uint64_t key[KEY_WIDTH])
 {
+	if (p->version == 4) {
+		key4(key, p->source[1], p->destination[1], ident, p->protocol);
+		return;
+	}
 	memcpy(key, p->source, sizeof p->source);
 	memcpy(key + 2, p->destination, sizeof p->destination);
-	key[4] = (uint64_t)ident << 16 | (p->version == 4 ? p->protocol : 0) << 8 | p->version;
+	key[4] = (uint64_t)ident << 16 | 6;
 }
 
 /* How much of its transport header a first IPv6 fragment must hold (ipv6frag_thdr_truncated; RFC 8200, 4.5). */
@@ -90,29 +103,46 @@ static enum step find_fragment6(const struct packet *p, struct fragment *found)
 	return ENDED;
 }
 
+/* data: all that is behind the header, of header bytes. False: it is none. */
+static inline bool find_fragment4(const uint8_t *ip, uint32_t header, struct bytes data,
+				  struct fragment *found)
+{
+	uint16_t field = be16(ip + 6);
+
+	if (!(field & 0x3fff))
+		return false;
+	found->more = field & 0x2000;
+	found->data = found->more ? bytes_to(data, data.length & ~7u) : data;
+	found->offset = (field & 0x1fff) * 8;
+	found->size = header + found->data.length;
+	found->at = header;
+	found->pointer_at = 0;
+	found->version = 4;
+	found->unfragmentable = field & 0x4000;
+	found->is_cut = false;
+	found->next_header = ip[9];
+	found->ecn = ip[1] & 3;
+	key4(found->key, be32(ip + 12), be32(ip + 16), be16(ip + 4), ip[9]);
+	return true;
+}
+
 enum step find_fragment(const struct packet *p, struct fragment *found)
 {
-	const uint8_t *ip = p->ip.at;
-	uint16_t field;
-
 	if (p->version == 6)
 		return find_fragment6(p, found);
-	field = be16(ip + 6);
-	if (!(field & 0x3fff))
-		return GO_ON;
-	*found = (struct fragment){
-		.offset = (field & 0x1fff) * 8,
-		.data = bytes_from(p->ip, p->header),
-		.at = p->header,
-		.version = 4,
-		.more = field & 0x2000,
-		.unfragmentable = field & 0x4000,
-		.next_header = ip[9],
-		.ecn = ip[1] & 3,
-	};
-	if (found->more)
-		found->data = bytes_to(found->data, found->data.length & ~7u);
-	found->size = found->at + found->data.length;
-	datagram_key(p, be16(ip + 4), found->key);
-	return ENDED;
+	return find_fragment4(p->ip.at, p->header, bytes_from(p->ip, p->header), found) ? ENDED
+											: GO_ON;
+}
+
+bool find_plain_fragment(struct bytes frame, struct fragment *found)
+{
+	const uint8_t *ip = frame.at + 14;
+	uint32_t total;
+
+	if (frame.seen < 34 || be16(ip - 2) != TYPE_IPV4 || ip[0] != 0x45)
+		return false;
+	total = be16(ip + 2);
+	if (total < 20 || total > frame.seen - 14 || !all_ones(sum_words(ip, 20)))
+		return false;
+	return find_fragment4(ip, 20, (struct bytes){ip + 20, total - 20, total - 20}, found);
 }

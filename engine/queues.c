@@ -65,7 +65,7 @@ void queues_free(struct queues *queues)
 
 uint32_t queues_hash(const struct queues *queues, const uint64_t key[KEY_WIDTH])
 {
-	return (uint32_t)key_hash(key, KEY_WIDTH, queues->seed);
+	return (uint32_t)key_hash(key, key[4] ? KEY_WIDTH : 2, queues->seed);
 }
 
 void queues_ask(const struct queues *queues, struct fragment *fragment)
@@ -211,13 +211,13 @@ static uint32_t drop_piece(struct queues *queues, uint32_t index)
 	return before;
 }
 
-bool queue_add(struct queues *queues, struct queue *queue, const struct piece *piece)
+struct piece *queue_add(struct queues *queues, struct queue *queue, uint32_t captured)
 {
-	uint32_t index = queues->free_piece, next_new;
+	uint32_t index = queues->free_piece;
 	struct piece *found;
 
 	if (queues->bytes > 2 * queues->most_bytes)
-		return false;
+		return NULL;
 	if (index != NO_INDEX) {
 		queues->free_piece = queues->pieces[index].before;
 	} else {
@@ -228,7 +228,7 @@ bool queue_add(struct queues *queues, struct queue *queue, const struct piece *p
 				realloc(queues->pieces, capacity * sizeof *queues->pieces);
 
 			if (!more)
-				return false;
+				return NULL;
 			queues->pieces = more;
 			queues->piece_capacity = capacity;
 		}
@@ -236,16 +236,17 @@ bool queue_add(struct queues *queues, struct queue *queue, const struct piece *p
 		queues->pieces[index].is_new = false;
 	}
 	found = &queues->pieces[index];
-	next_new = found->is_new ? found->next_new : queues->new_pieces;
-	if (!found->is_new)
+	if (!found->is_new) {
+		found->next_new = queues->new_pieces;
 		queues->new_pieces = index;
-	*found = *piece;
-	found->before = queue->last;
+	}
+	found->captured = captured;
+	found->is_kept = false;
 	found->is_new = true;
-	found->next_new = next_new;
+	found->before = queue->last;
 	queue->last = index;
-	queues->bytes += size_of(piece);
-	return true;
+	queues->bytes += size_of(found);
+	return found;
 }
 
 bool queues_keep(struct queues *queues)

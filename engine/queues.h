@@ -78,8 +78,8 @@ struct queue *queues_at(const struct queues *queues, uint32_t index);
 /* Of those of IPv6 with these addresses, the one after another or, of NULL, the first; NULL at the end. */
 struct queue *queues_of_pair(const struct queues *queues, const uint64_t key[KEY_WIDTH],
 			     const struct queue *after);
-/* Puts a piece into a queue. False: no memory. */
-bool queue_add(struct queues *queues, struct queue *queue, const struct piece *piece);
+/* A new piece of a queue, of which the rest is to be filled in. NULL: no memory, or too much waits. */
+struct piece *queue_add(struct queues *queues, struct queue *queue, uint32_t captured);
 /* Copies what was added since the last time and still waits. False: no memory. */
 bool queues_keep(struct queues *queues);
 enum reason queue_insert(struct queue *queue, uint32_t start, uint32_t end);

@@ -239,7 +239,8 @@ static __attribute__((noinline)) uint32_t end_other(struct run *run, struct byte
 	struct end end;
 	enum odd odd;
 
-	if (!is_sendable(frame))
+	if (!is_sendable(frame) ||
+	    (!run->world->early && find_plain_fragment(frame, &run->fragment)))
 		return NO_CODE;
 	artefacts = artefacts_of(frame, &run->world->own);
 	if (artefacts & INCOMPLETE)
