@@ -17,7 +17,17 @@ TESTS = (
     "tests/unit/dossim/predict",
     *(
         f"tests/property/test_{name}.py"
-        for name in ("capture_fuzz", "cover", "cut_packets", "following", "host_xdp", "ordinary", "usual")
+        for name in (
+            "capture_fuzz",
+            "cover",
+            "cut_packets",
+            "following",
+            "fragments",
+            "host_xdp",
+            "ordinary",
+            "streamed",
+            "usual",
+        )
     ),
 )
 
