@@ -83,6 +83,35 @@ static void go_on(struct follower *follower, struct packet *p, struct result res
 		may_pass(follower, p);
 }
 
+/* A datagram that is ordinary. False: it is not, or conntrack wants more of it. */
+static bool end_sound(struct follower *follower, struct bytes frame, uint32_t largest,
+		      struct result results[MOST_WAYS], uint32_t codes[MOST_WAYS])
+{
+	struct looked *it = &follower->datagram;
+	struct ordinary ordinary;
+	uint32_t code = end_datagram(follower->run, frame, largest, &ordinary);
+	const struct outcome *outcome = &follower->run->outcomes.list[code];
+
+	if (code == NO_CODE)
+		return false;
+	set_looked(follower, it, &ordinary, code);
+	if (it->reaches && follower->tracks && !it->key)
+		return false;
+	it->untracked = outcome->untracked;
+	results[0].end = outcome->end;
+	results[0].untracked = outcome->untracked;
+	for (uint32_t i = 1; i < follower->way_count; i++)
+		results[i] = results[0];
+	for (uint32_t i = 0; i < follower->way_count; i++) {
+		struct one_way *way = &follower->ways[i];
+
+		codes[i] = code;
+		if (it->reaches && way->ends.tracks)
+			codes[i] = follow_sound(follower, way, it, &results[i]);
+	}
+	return true;
+}
+
 /* All fragments of a datagram end as it does. */
 static void complete(void *user, const struct queue *queue, struct bytes frame)
 {
@@ -92,19 +121,7 @@ static void complete(void *user, const struct queue *queue, struct bytes frame)
 	uint32_t codes[MOST_WAYS] = {NO_CODE};
 	struct packet p;
 
-	/* Conntrack wants more of it than its end. */
-	if (!follower->tracks)
-		codes[0] = end_datagram(follower->run, frame, queue->largest);
-	if (codes[0] != NO_CODE) {
-		const struct outcome *outcome = &follower->run->outcomes.list[codes[0]];
-
-		results[0].end = outcome->end;
-		results[0].untracked = outcome->untracked;
-		for (uint32_t i = 1; i < follower->way_count; i++) {
-			results[i] = results[0];
-			codes[i] = codes[0];
-		}
-	} else {
+	if (!end_sound(follower, frame, queue->largest, results, codes)) {
 		datagram_of(&follower->defrag, queue, frame, &p);
 		go_on(follower, &p, results);
 	}

@@ -79,18 +79,20 @@ static bool note_artefacts(struct follower *follower, const struct batch *batch,
 	return true;
 }
 
-/* What is known of an ordinary packet. */
-static void look_at_ordinary(struct follower *follower, struct looked *it)
+void set_looked(struct follower *follower, struct looked *it, const struct ordinary *ordinary,
+		uint32_t code)
 {
-	struct run *run = follower->run;
+	const struct known *known = follower->run->last;
 
-	it->code = end_ordinary(run, it->ordinary);
-	it->reaches = run->last;
-	if (run->last && follower->is_usual && is_sound(it->ordinary, run->last, it->code)) {
-		it->key = run->last->key;
-		it->flags = it->ordinary->protocol == TCP
-				    ? it->ordinary->ip[it->ordinary->segment + 13]
-				    : 0;
+	it->ordinary = ordinary;
+	it->code = code;
+	it->reaches = known;
+	it->is_packet = false;
+	it->flow.version = 0;
+	it->key = 0;
+	if (known && follower->is_usual && is_sound(ordinary, known, code)) {
+		it->key = known->key;
+		it->flags = ordinary->protocol == TCP ? ordinary->ip[ordinary->segment + 13] : 0;
 	}
 }
 
@@ -128,8 +130,7 @@ bool look(struct follower *follower, int64_t row, const struct batch *batch, uin
 		it->code = code_of(run, &it->end, false);
 		is_sendable = false;
 	} else if (ordinary->version && !doubtful && !is_shortened(follower, row)) {
-		it->ordinary = ordinary;
-		look_at_ordinary(follower, it);
+		set_looked(follower, it, ordinary, end_ordinary(run, ordinary));
 	} else {
 		look_at_other(follower, batch, at, doubtful, it);
 	}

@@ -9,4 +9,8 @@
 bool look(struct follower *follower, int64_t row, const struct batch *batch, uint32_t at,
 	  struct looked *it);
 
+/* What is known of an ordinary packet, of which run->last and this code are. */
+void set_looked(struct follower *follower, struct looked *it, const struct ordinary *ordinary,
+		uint32_t code);
+
 #endif

@@ -49,7 +49,7 @@ struct follower {
 	struct defrag defrag;
 	struct follow_batch *batch;
 	int64_t doubted, refused; /* those that come next */
-	struct looked looked[BATCH];
+	struct looked looked[BATCH], datagram;
 	struct usual usual[1 << USUAL_BITS];
 	/* The packet whose turn it is: its place in the batch, what is known of it, and its frame (set_mine()). */
 	int64_t at;

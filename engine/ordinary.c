@@ -205,14 +205,14 @@ void flow_of(struct run *run, const struct ordinary *it, struct flow *flow)
 }
 
 /* Where headers were before that of its fragments, Linux reads others than are there. */
-uint32_t end_datagram(struct run *run, struct bytes frame, uint32_t largest)
+uint32_t end_datagram(struct run *run, struct bytes frame, uint32_t largest, struct ordinary *it)
 {
 	const struct world *world = run->world;
-	struct ordinary it;
 
-	if (!world->classes || !is_ordinary(world, frame, &it) || (it.version == 6 && it.has_extra))
+	if (!world->classes || !is_ordinary(world, frame, it) ||
+	    (it->version == 6 && it->has_extra))
 		return NO_CODE;
-	it.largest = largest;
-	ask_second(world->classes, &it);
-	return end_ordinary(run, &it);
+	it->largest = largest;
+	ask_second(world->classes, it);
+	return end_ordinary(run, it);
 }

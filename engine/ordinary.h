@@ -63,8 +63,8 @@ uint32_t code_of(struct run *run, const struct end *end, bool untracked);
 
 /* Its code; NO_CODE if run->no_memory. */
 uint32_t end_ordinary(struct run *run, const struct ordinary *it);
-/* The same of a datagram that was put together, from raw on; NO_CODE: it is not ordinary, or run->no_memory. */
-uint32_t end_datagram(struct run *run, struct bytes frame, uint32_t largest);
+/* The same of a datagram that was put together, from raw on, which is it; NO_CODE: it is not ordinary, or run->no_memory. */
+uint32_t end_datagram(struct run *run, struct bytes frame, uint32_t largest, struct ordinary *it);
 /* What rules match on, of one that got to conntrack. */
 void flow_of(struct run *run, const struct ordinary *it, struct flow *flow);
 
