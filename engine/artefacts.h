@@ -32,7 +32,7 @@ static inline bool may_be_incomplete(const struct ordinary *it)
 		return it->version == 6 || protocol == TCP;
 	sum = it->version == 4 ? sum_words(ip + 12, 8) : sum_words(ip + 8, 32);
 	sum += number(protocol + it->total - it->segment);
-	return all_ones(sum + 0xffff - stored);
+	return folds_to_ones(sum + 0xffff - stored);
 }
 
 #endif

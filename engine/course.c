@@ -197,9 +197,8 @@ uint32_t engine_run_course(struct course *course, struct runner *runner)
 			return HAS_TURN;
 		pthread_mutex_unlock(&course->turn);
 		capture = capture_of(course->reading, runner);
-		if (engine_sweep(runner->sweep, &capture, runner->walk.rows.timestamp_ns,
-				 runner->walk.count, runner->left,
-				 &runner->left_count) != ALL_PREDICTED)
+		if (!sweep_rows(runner->sweep, &capture, runner->walk.rows.timestamp_ns,
+				runner->walk.count, runner->left, &runner->left_count))
 			return NO_ROOM;
 		if (!runner->left_count)
 			engine_leave_place(course, runner->place);

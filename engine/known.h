@@ -149,23 +149,31 @@ ALWAYS_INLINE uint64_t destination_class(struct run *run, const struct ordinary 
 }
 
 /* The protocol and the classes as one number; never 0. Those of ports have at most 12 bits (classes.c). */
-ALWAYS_INLINE uint64_t key_of(struct run *run, const struct ordinary *it)
+ALWAYS_INLINE uint64_t key_with(const struct classes *classes, const struct ordinary *it,
+				uint64_t source, uint64_t destination)
 {
-	const struct classes *classes = run->world->classes;
-	const uint8_t *ip = it->ip, *segment = ip + it->segment;
-	uint64_t source, ports;
+	const uint8_t *segment = it->ip + it->segment;
+	uint64_t ports;
 
-	if (it->version == 4)
-		source = class_in4(&classes->four, it->source, be32(ip + 12));
-	else
-		source = class_in6(&classes->six, it->source, key6(be64(ip + 8), be64(ip + 16)));
 	if (it->protocol == TCP || it->protocol == UDP)
 		ports = (uint64_t)classes->ports[be16(segment)] << 12 |
 			classes->ports[be16(segment + 2)];
 	else
 		ports = (uint64_t)segment[0] << 12 | segment[1];
-	return source << 48 | destination_class(run, it) << 32 | (uint64_t)it->protocol << 24 |
-	       ports;
+	return source << 48 | destination << 32 | (uint64_t)it->protocol << 24 | ports;
+}
+
+ALWAYS_INLINE uint64_t key_of(struct run *run, const struct ordinary *it)
+{
+	const struct classes *classes = run->world->classes;
+	const uint8_t *ip = it->ip;
+	uint64_t source;
+
+	if (it->version == 4)
+		source = class_in4(&classes->four, it->source, be32(ip + 12));
+	else
+		source = class_in6(&classes->six, it->source, key6(be64(ip + 8), be64(ip + 16)));
+	return key_with(classes, it, source, destination_class(run, it));
 }
 
 /* Where it is, or has to be, what is known of a key. */

@@ -113,10 +113,16 @@ static inline uint64_t sum_header(const uint8_t *p)
 	return sum + (sum < last);
 }
 
+/* As all_ones(), of a sum that is not 0. */
+static inline int folds_to_ones(uint64_t sum)
+{
+	return sum % 0xffff == 0;
+}
+
 /* Whether the sum is all ones once it is folded, that is, whether what was summed has a correct checksum in it. */
 static inline int all_ones(uint64_t sum)
 {
-	return sum && sum % 0xffff == 0;
+	return sum && folds_to_ones(sum);
 }
 
 #endif

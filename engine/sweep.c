@@ -38,11 +38,17 @@ struct some {
 	struct place place[AT_ONCE];
 	const uint8_t *ip[AT_ONCE];
 	uint32_t source[AT_ONCE]; /* as struct ordinary has it */
-	uint32_t code
-		[AT_ONCE]; /* where they end, NO_CODE if they get to conntrack; but for doubts: */
-	uint8_t is_doubtful[AT_ONCE]; /* its header is bad, or it may be incomplete */
+	uint32_t code[AT_ONCE];	  /* where they end, NO_CODE if they are left */
+	uint8_t is_odd
+		[AT_ONCE]; /* not ordinary, of a bad header, or perhaps incomplete: the code is not known yet */
 	uint8_t is_from_host[AT_ONCE];
 };
+
+/* That of most: IPv4 without options and tags. */
+static inline bool is_usual(struct place place)
+{
+	return place.segment == 20 && place.version == 4 && !place.tags;
+}
 
 /* What Python tells apart by its first bytes is left to it (dossim/packet/cut.py). */
 static inline bool is_sendable(struct bytes frame)
@@ -67,7 +73,8 @@ static __attribute__((noinline)) void look_closer(const struct world *world, str
 {
 	struct ordinary it;
 
-	some->place[at].version = 0;
+	some->place[at] = (struct place){0};
+	some->is_odd[at] = true;
 	if (!world->classes || !is_sendable(frame) || !is_ordinary(world, frame, &it))
 		return;
 	some->ip[at] = it.ip;
@@ -75,8 +82,8 @@ static __attribute__((noinline)) void look_closer(const struct world *world, str
 	ask_first(world->classes, &it);
 }
 
-/* Most: TCP or UDP in IPv4 without options, without a tag. False: look_closer() has to say. */
-static inline bool is_plain(const uint8_t *frame, int64_t seen)
+/* TCP or UDP in a usual place. False: look_closer() has to say. */
+static inline bool is_plain(const uint8_t *frame, uint32_t seen)
 {
 	enum { AT_IP = 14, LEAST = 54 };
 	static const uint8_t head[4] = {0x08, 0x00, 0x45}, head_mask[4] = {0xff, 0xff, 0xff};
@@ -84,7 +91,7 @@ static inline bool is_plain(const uint8_t *frame, int64_t seen)
 	static const uint8_t mask[4] = {0x3f, 0xff, 0, 0xff}; /* fragments, protocol */
 	uint32_t total, word, wanted, other;
 
-	if (seen < LEAST)
+	if (seen < LEAST || seen > MOST_SENT)
 		return false;
 	total = be16(frame + AT_IP + 2);
 	memcpy(&word, frame + AT_IP - 2, sizeof word);
@@ -100,61 +107,61 @@ static inline bool is_plain(const uint8_t *frame, int64_t seen)
 	return word == wanted || word == other;
 }
 
-/* Those that are within the data, up to the first that is not. */
-static void look_at_some(const struct world *world, struct some *some, uint32_t most)
+static void look_at_some(const struct world *world, struct some *some)
 {
-	const struct capture capture = *some->capture;
-	const int64_t *offset = capture.offset + some->from;
-	const int32_t *length = capture.length + some->from,
-		      *wire = capture.wire_length + some->from;
+	const uint8_t *data = some->capture->data;
+	const int64_t *offset = some->capture->offset + some->from;
+	const int32_t *length = some->capture->length + some->from;
+	const int32_t *wire = some->capture->wire_length + some->from;
 	const struct trie4 *four = world->classes ? &world->classes->four : NULL;
-	const uint32_t *table = four ? four->table + four->nodes->table : NULL;
-	uint32_t shift = four ? four->nodes->shift : 0, at;
+	const uint32_t *table = four ? first_table4(four) : NULL;
+	uint32_t shift = four ? four->nodes->shift : 0;
 
-	for (at = 0; at < most; at++) {
-		const uint8_t *frame = capture.data + offset[at];
-		int64_t seen = length[at];
+	for (uint32_t at = 0; at < some->count; at++) {
+		const uint8_t *frame = data + offset[at];
 
-		if ((offset[at] | seen) < 0 || offset[at] > capture.size - seen)
-			break;
 		__builtin_prefetch((const void *)((uintptr_t)frame + AHEAD));
-		if (!four || wire[at] > MOST_SENT || !is_plain(frame, seen)) {
+		if (!four || wire[at] > MOST_SENT || !is_plain(frame, length[at])) {
 			look_closer(world, some, at, frame_at(some, at));
 			continue;
 		}
-		/* The first node divides all addresses. */
 		__builtin_prefetch(&table[be32(frame + 26) >> shift]);
 		some->ip[at] = frame + 14;
 		some->place[at] = (struct place){20, 4, 0};
 	}
-	some->count = at;
 }
 
 static void ask(const struct classes *classes, struct some *some)
 {
-	for (uint32_t at = 0; at < some->count; at++) {
-		struct ordinary it = {.ip = some->ip[at]};
+	const uint32_t *table = classes ? first_table4(&classes->four) : NULL;
+	uint32_t shift = classes ? classes->four.nodes->shift : 0;
 
-		if (some->place[at].version == 4) {
-			it.version = 4;
+	for (uint32_t at = 0; at < some->count; at++) {
+		struct ordinary it = {.ip = some->ip[at], .version = some->place[at].version};
+
+		if (it.version == 4) {
+			uint32_t address = be32(it.ip + 12), slot = table[address >> shift];
+
+			if (slot & IS_NODE)
+				slot = segment_of4(&classes->four, address);
+			some->source[at] = slot;
+			__builtin_prefetch(&classes->four.segments[slot]);
+			__builtin_prefetch(&classes->four.segments[slot + MOST_SEARCHED]);
+		} else if (it.version) {
 			ask_second(classes, &it);
-		} else if (some->place[at].version) {
-			it.version = 6;
-			ask_second(classes, &it);
+			some->source[at] = it.source;
 		}
-		some->source[at] = it.source;
 	}
 }
 
-/* -- what is known of them -- */
+/* -- where those end of which nothing else has to be known -- */
 
 /* What their bytes say. version: a number that is known where it is inlined. */
 ALWAYS_INLINE struct ordinary ordinary_of(const struct some *some, uint32_t at, uint8_t version)
 {
 	const uint8_t *ip = some->ip[at];
 	struct place place = some->place[at];
-	uint32_t least = version == 4 ? 20 : 40;
-	bool has_extra = place.segment != least;
+	bool has_extra = place.segment != (version == 4 ? 20 : 40);
 
 	return (struct ordinary){
 		.ip = ip,
@@ -170,6 +177,14 @@ ALWAYS_INLINE struct ordinary ordinary_of(const struct some *some, uint32_t at, 
 	};
 }
 
+ALWAYS_INLINE bool has_bad_header(const struct ordinary *it)
+{
+	if (it->version == 4)
+		return !folds_to_ones(it->has_extra ? sum_words(it->ip, it->segment)
+						    : sum_header(it->ip));
+	return it->has_extra && it->ip[6] == HOP_BY_HOP; /* it may be */
+}
+
 static __attribute__((noinline)) void learn_at(struct run *run, const struct some *some,
 					       uint32_t at, uint64_t key)
 {
@@ -179,53 +194,60 @@ static __attribute__((noinline)) void learn_at(struct run *run, const struct som
 		*slot_of(run, key) = learn(run, key, &it);
 }
 
+ALWAYS_INLINE void find_code(struct run *run, struct some *some, uint32_t at, uint64_t key,
+			     bool is_seen_early)
+{
+	const struct known *known = slot_of(run, key);
+
+	if (__builtin_expect(known->key != key, 0))
+		learn_at(run, some, at, key);
+	some->code[at] = known->early && is_seen_early ? known->early : known->raw;
+	some->is_from_host[at] = known->is_from_host;
+}
+
+ALWAYS_INLINE void find_other(struct run *run, struct some *some, uint32_t at, uint8_t version)
+{
+	const struct ordinary it = ordinary_of(some, at, version);
+
+	find_code(run, some, at, key_of(run, &it), it.tags <= most_early_tags(run->world));
+	some->is_odd[at] = has_bad_header(&it) + may_be_incomplete(&it);
+}
+
+static __attribute__((noinline)) void find_unusual(struct run *run, struct some *some, uint32_t at)
+{
+	if (some->place[at].version == 4)
+		find_other(run, some, at, 4);
+	else if (some->place[at].version)
+		find_other(run, some, at, 6);
+}
+
 static void find_codes(struct run *run, struct some *some)
 {
-	uint32_t early_tags = most_early_tags(run->world);
+	const struct classes *classes = run->world->classes;
+	/* The destination of the last packet: most have the same. */
+	uint32_t last = 0;
+	uint64_t class = classes ? class_of4(&classes->four, last) : 0;
 
 	for (uint32_t at = 0; at < some->count; at++) {
-		const struct known *known;
-		struct ordinary it;
-		uint64_t key;
+		const uint8_t *ip = some->ip[at];
+		struct ordinary it = {.ip = ip, .segment = 20, .version = 4};
+		uint32_t destination;
+		uint64_t source;
 
-		if (some->place[at].version == 4) {
-			it = ordinary_of(some, at, 4);
-			key = key_of(run, &it);
-		} else if (some->place[at].version) {
-			it = ordinary_of(some, at, 6);
-			key = key_of(run, &it);
-		} else {
+		if (!is_usual(some->place[at])) {
+			find_unusual(run, some, at);
 			continue;
 		}
-		known = slot_of(run, key);
-		if (__builtin_expect(known->key != key, 0))
-			learn_at(run, some, at, key);
-		some->code[at] = known->early && some->place[at].tags <= early_tags ? known->early
-										    : known->raw;
-		some->is_from_host[at] = known->is_from_host;
-	}
-}
-
-ALWAYS_INLINE bool has_bad_header(const struct ordinary *it)
-{
-	if (it->version == 4)
-		return !all_ones(it->has_extra ? sum_words(it->ip, it->segment)
-					       : sum_header(it->ip));
-	return it->has_extra && it->ip[6] == HOP_BY_HOP; /* it may be */
-}
-
-static void find_doubtful(struct some *some)
-{
-	for (uint32_t at = 0; at < some->count; at++) {
-		struct ordinary it;
-
-		if (some->place[at].version == 4) {
-			it = ordinary_of(some, at, 4);
-			some->is_doubtful[at] = has_bad_header(&it) + may_be_incomplete(&it);
-		} else if (some->place[at].version) {
-			it = ordinary_of(some, at, 6);
-			some->is_doubtful[at] = has_bad_header(&it) + may_be_incomplete(&it);
+		it.protocol = ip[9];
+		it.total = be16(ip + 2);
+		destination = be32(ip + 16);
+		if (destination != last) {
+			last = destination;
+			class = class_of4(&classes->four, destination);
 		}
+		source = class_in4(&classes->four, some->source[at], be32(ip + 12));
+		find_code(run, some, at, key_with(classes, &it, source, class), true);
+		some->is_odd[at] = has_bad_header(&it) + may_be_incomplete(&it);
 	}
 }
 
@@ -266,23 +288,17 @@ static __attribute__((noinline)) uint32_t end_doubtful(struct run *run, struct b
 		       : code;
 }
 
-static void end_others(struct run *run, struct some *some)
+static __attribute__((noinline)) void end_odd(struct run *run, struct some *some, uint32_t at)
 {
-	for (uint32_t at = 0; at < some->count; at++) {
-		if (__builtin_expect(some->place[at].version && !some->is_doubtful[at], 1))
-			continue;
-		if (some->place[at].version)
-			some->code[at] = end_doubtful(run, frame_at(some, at));
-		else
-			some->code[at] = end_other(run, frame_at(some, at));
-		some->is_from_host[at] = run->is_from_host;
-	}
+	struct bytes frame = frame_at(some, at);
+
+	some->code[at] = some->place[at].version ? end_doubtful(run, frame) : end_other(run, frame);
+	some->is_from_host[at] = run->is_from_host;
 }
 
-static void count_some(struct sweep *sweep, const struct some *some, const int64_t *all_times,
+static void count_some(struct sweep *sweep, struct some *some, const int64_t *all_times,
 		       int64_t *left, int64_t *left_count)
 {
-	struct outcome *outcomes = sweep->run->outcomes.list;
 	const int64_t *times = all_times + some->from;
 	const int32_t *wire = some->capture->wire_length + some->from;
 	const int32_t *length = some->capture->length + some->from;
@@ -290,11 +306,13 @@ static void count_some(struct sweep *sweep, const struct some *some, const int64
 	int64_t from_host = 0, cut = 0, left_now = *left_count;
 
 	for (uint32_t at = 0; at < some->count; at++) {
+		if (__builtin_expect(some->is_odd[at], 0))
+			end_odd(sweep->run, some, at);
 		if (some->code[at] == NO_CODE) {
 			left[left_now++] = some->from + at;
 			continue;
 		}
-		outcomes[some->code[at]].packets++;
+		sweep->run->outcomes.list[some->code[at]].packets++;
 		from_host += some->is_from_host[at];
 		cut += wire[at] > length[at];
 		earliest = times[at] < earliest ? times[at] : earliest;
@@ -308,26 +326,31 @@ static void count_some(struct sweep *sweep, const struct some *some, const int64
 	*left_count = left_now;
 }
 
-int64_t engine_sweep(struct sweep *sweep, const struct capture *capture, const int64_t *times,
-		     int64_t count, int64_t *left, int64_t *left_count)
+bool sweep_rows(struct sweep *sweep, const struct capture *capture, const int64_t *times,
+		int64_t count, int64_t *left, int64_t *left_count)
 {
 	struct some some = {.capture = capture};
 
 	*left_count = 0;
-	for (; some.from < count; some.from += some.count) {
-		uint32_t most =
-			(uint32_t)(count - some.from < AT_ONCE ? count - some.from : AT_ONCE);
-
-		look_at_some(sweep->run->world, &some, most);
+	for (; some.from < count && !sweep->run->no_memory; some.from += some.count) {
+		some.count = (uint32_t)(count - some.from < AT_ONCE ? count - some.from : AT_ONCE);
+		look_at_some(sweep->run->world, &some);
 		ask(sweep->run->world->classes, &some);
 		find_codes(sweep->run, &some);
-		find_doubtful(&some);
-		end_others(sweep->run, &some);
-		if (sweep->run->no_memory)
-			return OUT_OF_MEMORY;
 		count_some(sweep, &some, times, left, left_count);
-		if (some.count < most)
-			return some.from + some.count;
 	}
-	return ALL_PREDICTED;
+	return !sweep->run->no_memory;
+}
+
+int64_t engine_sweep(struct sweep *sweep, const struct capture *capture, const int64_t *times,
+		     int64_t count, int64_t *left, int64_t *left_count)
+{
+	struct bytes frame;
+	int64_t there = 0;
+
+	while (there < count && frame_of(capture, there, &frame))
+		there++;
+	if (!sweep_rows(sweep, capture, times, there, left, left_count))
+		return OUT_OF_MEMORY;
+	return there < count ? there : ALL_PREDICTED;
 }

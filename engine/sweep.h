@@ -28,6 +28,10 @@ ENGINE_API int64_t engine_sweep(struct sweep *sweep, const struct capture *captu
 				const int64_t *times, int64_t count, int64_t *left,
 				int64_t *left_count);
 
+/* The same of packets that are within the data. False: no memory. */
+bool sweep_rows(struct sweep *sweep, const struct capture *capture, const int64_t *times,
+		int64_t count, int64_t *left, int64_t *left_count);
+
 /* How many outcomes there are; the list, of which the first is none. */
 ENGINE_API uint32_t engine_outcomes(const struct run *run, const struct outcome **list);
 

@@ -35,6 +35,12 @@ static inline const uint32_t *NAME(slot_in)(const struct NAME(trie) * trie,
 	return &trie->table[node->table + ((uint32_t)(key >> node->shift) & node->mask)];
 }
 
+/* The slots of the first node, by an address without the bits that it shifts: it divides all addresses. */
+static inline const uint32_t *NAME(first_table)(const struct NAME(trie) * trie)
+{
+	return trie->table + trie->nodes->table;
+}
+
 /* The segment from which on class_in() searches. */
 static inline uint32_t NAME(segment_of)(const struct NAME(trie) * trie, KEY key)
 {
