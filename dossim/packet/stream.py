@@ -30,8 +30,9 @@ from dossim.packet.sweeping import Part as SweptPart
 from dossim.packet.sweeping import Sweeping
 
 WINDOW = 4 << 20  # bytes of a file
-# The same if it is swept: it stays in the cache of a core, with where its packets are and the classes of addresses.
-PIECE = 1 << 19
+# The same if it is swept. In the engine a piece stays in the cache of a core, beside the classes of addresses; other
+# parts are larger, as Python takes some time for each.
+PIECE, PART = 1 << 18, 1 << 20
 _LEAST_RECORD = 32  # bytes, of which a piece may be full
 _AHEAD = 2  # windows that are there while one is used
 _USED = 2  # windows whose arrays are not used again yet
@@ -102,19 +103,19 @@ class Stream:
                     used.popleft().give_back()
 
     def _whole(self) -> Generator[Held, None, None]:
-        self._part = self.window
+        self._part, self._course = self.window, None
         windows = (Held(self._capture(part), part.taken, part.give_back) for part in self._all_parts())
         return ahead(windows, _AHEAD)
 
     def _swept(self, sweeps: Sequence[Sweep]) -> Generator[Held, None, None]:
-        self._part = min(PIECE, self.window)
-        gathered = Gathered(self._part)
+        self._part, size = min(PART, self.window), min(PIECE, self.window)
+        gathered = Gathered(size)
         self._course = gathered.course
         parts = (
             SweptPart(partial(self._capture, part), part.taken, part.is_last, part.give_back)
             for part in self._all_parts()
         )
-        pieces = [Pieces(self._part, PADDING, min(self.most, _most_in(self._part)), sweep) for sweep in sweeps]
+        pieces = [Pieces(size, PADDING, min(self.most, _most_in(size)), sweep) for sweep in sweeps]
         return Sweeping(parts, gathered, list(zip(pieces, sweeps, strict=True)), self._taken_now, _AHEAD).windows()
 
     def _taken_now(self) -> int:
