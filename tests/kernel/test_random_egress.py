@@ -39,7 +39,7 @@ from tests.support.strategies import hosts, resources
 
 pytestmark = [pytest.mark.needs_root, pytest.mark.slow, pytest.mark.long]
 
-EXAMPLES = 60
+EXAMPLES = 40
 ETHERNET = bytes(12)
 ETHERTYPE = {4: b"\x08\x00", 6: b"\x86\xdd"}
 NO_REPORTS = """table ip6 quiet { chain output {

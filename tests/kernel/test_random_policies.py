@@ -33,7 +33,7 @@ from tests.support.witnesses import breaches, table_of
 
 pytestmark = [pytest.mark.needs_root, pytest.mark.slow, pytest.mark.long]
 
-EXAMPLES = {RawChoice.IPTABLES: 150, RawChoice.NFTABLES: 50}
+EXAMPLES = {RawChoice.IPTABLES: 100, RawChoice.NFTABLES: 50}
 ADJACENT = 4  # points adjacent to the edges of each entry; the property test has all
 
 

@@ -69,7 +69,7 @@ def facts_of(host: Host) -> HostFacts:
     return HostFacts(host.node, interfaces=(InterfaceFacts(host.interface, addresses=addresses),))
 
 
-@settings(max_examples=examples(130, nightly=100_000), suppress_health_check=list(HealthCheck))
+@settings(max_examples=examples(100, nightly=100_000), suppress_health_check=list(HealthCheck))
 @given(resources(), hosts(), st.booleans(), st.sampled_from(MODES), captures())
 def test_dead_entries_decide_no_packet(
     policy: Resources, host: Host, is_probed: bool, choice: ModeChoice, frames: list[bytes]
@@ -163,7 +163,7 @@ PACKETS = [
 ]
 
 
-@settings(max_examples=examples(100, nightly=100_000), suppress_health_check=list(HealthCheck), deadline=None)
+@settings(max_examples=examples(70, nightly=100_000), suppress_health_check=list(HealthCheck), deadline=None)
 @given(close_resources())
 def test_dead_entries_decide_none_of_all_packets_there_are(policy: Resources) -> None:
     dead = dead_entries(lint(policy))

@@ -52,7 +52,7 @@ def rule_tables_and_packets(draw: st.DrawFn) -> tuple[RuleTable, list[Packet]]:
 
 
 @pytest.mark.long
-@settings(max_examples=examples(200, nightly=25_000), suppress_health_check=list(HealthCheck))
+@settings(max_examples=examples(150, nightly=25_000), suppress_health_check=list(HealthCheck))
 @given(rule_tables_and_packets(), st.booleans())
 @example((NAMED_FOR_NOTHING, [Packet(ADDRESSES[4][0], ADDRESSES[4][1], 6, (1, 22))]), True)
 def test_the_maps_answer_what_walking_the_entries_does(drawn: tuple[RuleTable, list[Packet]], ipv6: bool) -> None:
