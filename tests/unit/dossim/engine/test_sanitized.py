@@ -10,25 +10,18 @@ from pathlib import Path
 import pytest
 
 from dossim.engine.library import ANOTHER, LIBRARY
+from tests.support.examples import PROFILE
 
 ROOT = Path(__file__).parents[4]
 SANITIZED = LIBRARY.with_name("libengine.sanitize.so")
+FEW = (
+    *("capture_fuzz", "cover", "cut_packets", "following", "fragments"),
+    *("host_xdp", "ordinary", "streamed", "sweep", "usual"),
+)
 TESTS = (
     "tests/unit/dossim/predict",
-    *(
-        f"tests/property/test_{name}.py"
-        for name in (
-            "capture_fuzz",
-            "cover",
-            "cut_packets",
-            "following",
-            "fragments",
-            "host_xdp",
-            "ordinary",
-            "streamed",
-            "usual",
-        )
-    ),
+    # Those that call the engine most; at night all of them.
+    *(["tests/property"] if PROFILE == "nightly" else (f"tests/property/test_{name}.py" for name in FEW)),
 )
 
 
@@ -43,7 +36,7 @@ def test_nothing_is_accessed_that_must_not_be() -> None:
         **os.environ,
         "LD_PRELOAD": " ".join(libraries),
         "ASAN_OPTIONS": "detect_leaks=0",  # the interpreter's own
-        "HYPOTHESIS_PROFILE": "quick",
+        "HYPOTHESIS_PROFILE": "nightly" if PROFILE == "nightly" else "quick",
         ANOTHER: str(SANITIZED),
     }
     words = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-p", "no:xdist", *TESTS]
