@@ -27,7 +27,7 @@ from enforcer.model.vocabulary import Stage
 from enforcer.policy.load import load
 from enforcer.policy.resources import Resources
 from tests.kernel.drill_support import assert_as_predicted, ends
-from tests.kernel.test_random_policies import ADJACENT, without_fragments
+from tests.kernel.test_random_policies import ADJACENT, drillable, without_fragments
 from tests.kernel.test_raw_fates import ODD, RULES, policy
 from tests.support.counterexample import kept
 from tests.support.examples import examples
@@ -125,7 +125,7 @@ def test_random_policies_are_predicted_and_nothing_is_dropped_that_raw_would_not
             table.ingress and str(table.ingress) not in tables
         )  # mutations of an example often leave its table unchanged
         tables.add(str(table.ingress))
-        reached = without_fragments([*reach(table, host, adjacent=ADJACENT).frames, *others])
+        reached = drillable([*reach(table, host, adjacent=ADJACENT).frames, *others], host)
         odder = without_fragments(random_frames(table, random.Random(seed), AIMED))
         with kept("found-netdev-ingress", rules, host, [*reached, *odder]):
             drilled(rules, reached, raw, host=host)

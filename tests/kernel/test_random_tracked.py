@@ -29,7 +29,7 @@ from enforcer.model.choices import ModeChoice, RawChoice, TrackedChoice
 from enforcer.model.vocabulary import Stage
 from enforcer.policy.resources import Resources
 from tests.kernel.drill_support import assert_as_predicted, ends
-from tests.kernel.test_random_policies import without_fragments
+from tests.kernel.test_random_policies import drillable
 from tests.support.counterexample import kept
 from tests.support.examples import examples
 from tests.support.frames import captures
@@ -109,7 +109,7 @@ def test_the_kernel_does_what_was_predicted_and_explained_with_tracked_policy(ba
         plan = plan_for(policy, host, choice, backend)
         reached = reach_tracked(tables, plan, host, candidates_each=CANDIDATES, adjacent=ADJACENT)
         early = reach(untracked, host, candidates_each=CANDIDATES, adjacent=UNTRACKED_ADJACENT)
-        frames = without_fragments([*reached.frames, *early.frames, *others, *talk])
+        frames = drillable([*reached.frames, *early.frames, *others, *talk], host)
         with kept(f"found-random-tracked-{backend}-{batch}", policy, host, frames):
             situation = Situation(policy, host, choice, backend, tracked=TrackedChoice.ENFORCE)
             result = drill_capture(Capture.from_frames(frames), situation)
