@@ -1,9 +1,8 @@
-"""What whole commands take to read a capture: ``.venv/bin/python -m bench.bench_predict_files [-o NAME]``.
+"""What whole commands take to read a capture: ``.venv/bin/python -m bench.bench_predict_files [--help]``.
 
 ``dossim predict``, and what others take for the same files: a filter on nets, copying, counting. Each command runs with
 a small and with a large file of each kind, all in turn, several times. The marginal rate is that of the packets which
-the large file has more, by the least CPU time of each: what a command costs once it has started. NAME: the figures as
-JSON and as a plot, in ``bench/results``.
+the large file has more, by the least CPU time of each: what a command costs once it has started.
 """
 
 from __future__ import annotations
@@ -17,7 +16,8 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from ipaddress import ip_network
 from pathlib import Path
 from typing import Any
@@ -26,7 +26,7 @@ from bench.flood import U32, kinds, lengthened, listed, policy_text, syn_flood, 
 from dossim.packet.capture import Capture
 
 RESULTS = Path(__file__).parent / "results"
-SMALL, LARGE, RUNS = 1_000_000, 8_000_000, 3
+_FEW = 1000
 _PATIENCE_S = 15  # a command that takes longer for the small file does not get the large one
 _FEWER = {"1,500 bytes": 10}  # packets of a kind are so many times fewer
 _SLOW = {"tshark -Y": 25}  # files of a command are so many times smaller
@@ -34,6 +34,16 @@ _NETS = [str(ip_network((number * 0x9E3779B1 % 126 + 1 << 24 | number << 9, 24))
 
 Command = tuple[str, ...]  # with CAPTURE in the place of the file
 Figures = dict[str, float]
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """What is measured: packets of the small and the large file; kinds and commands with one of these in the name."""
+
+    packets: tuple[int, int] = (1_000_000, 8_000_000)
+    runs: int = 3
+    kinds: Sequence[str] = ("",)
+    commands: Sequence[str] = ("",)
 
 
 def commands(policy: Path) -> dict[str, Command]:
@@ -54,6 +64,10 @@ def commands(policy: Path) -> dict[str, Command]:
 def _sources(nets: int) -> str:
     """A filter as of a deny list of so many networks."""
     return " or ".join(f"src net {net}" for net in _NETS[:nets])
+
+
+def _is_one(name: str, wanted: Sequence[str]) -> bool:
+    return any(part in name for part in wanted)
 
 
 def captures(packets: int, sources: U32) -> Iterator[tuple[str, Capture, bool]]:
@@ -79,10 +93,12 @@ def spent_s(command: Command, path: Path) -> tuple[float, float]:
     return used.ru_utime + used.ru_stime, time.monotonic() - started
 
 
-def measured(files: Mapping[str, tuple[int, int, Path, Path]], names: Mapping[str, Command]) -> dict[str, Any]:
+def measured(
+    files: Mapping[str, tuple[int, int, Path, Path]], names: Mapping[str, Command], runs: int
+) -> dict[str, Any]:
     """By kind of file and command. ``files``: packets of the small and the large file, and both."""
     least: dict[tuple[str, str, int], list[float]] = {}
-    for _ in range(RUNS):
+    for _ in range(runs):
         for kind, (_, _, *paths) in files.items():
             for name, command in names.items():
                 for which, path in enumerate(paths):
@@ -111,12 +127,14 @@ def figures(small: int, large: int, of_small: list[float] | None, of_large: list
     return {name: round(rate / 1e6, 3) for name, rate in found.items()}
 
 
-def written(folder: Path, sources: U32, fewer: int = 1) -> dict[str, tuple[int, int, Path, Path]]:
+def written(folder: Path, sources: U32, wanted: Wanted, fewer: int = 1) -> dict[str, tuple[int, int, Path, Path]]:
     """The files of each kind."""
     found: dict[str, tuple[int, int, Path, Path]] = {}
     sizes: dict[str, list[int]] = {}
-    for which, packets in enumerate((SMALL // fewer, LARGE // fewer)):
-        for number, (kind, capture, pcapng) in enumerate(captures(packets, sources)):
+    for which, packets in enumerate(wanted.packets):
+        for number, (kind, capture, pcapng) in enumerate(captures(packets // fewer, sources)):
+            if not _is_one(kind, wanted.kinds):
+                continue
             write(capture, folder / f"{number}-{which}-{fewer}", pcapng=pcapng)
             sizes.setdefault(kind, []).append(len(capture))
             if which:
@@ -125,20 +143,27 @@ def written(folder: Path, sources: U32, fewer: int = 1) -> dict[str, tuple[int, 
     return found
 
 
-def measure() -> dict[str, Any]:
+def measure(wanted: Wanted) -> dict[str, Any]:
     sources = listed()
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         (folder / "policy.yaml").write_text(policy_text(sources))
         known = commands(folder / "policy.yaml")
-        known = {name: command for name, command in known.items() if shutil.which(command[0])}
-        found = measured(written(folder, sources), {name: known[name] for name in known if name not in _SLOW})
+        known = {
+            name: command
+            for name, command in known.items()
+            if shutil.which(command[0]) and _is_one(name, wanted.commands)
+        }
+        if not known or not any(_is_one(kind, wanted.kinds) for kind, *_ in captures(_FEW, sources)):
+            raise SystemExit("nothing to measure: no kind, or no command that is installed, has such a name")
+        fast = {name: command for name, command in known.items() if name not in _SLOW}
+        found = measured(written(folder, sources, wanted), fast, wanted.runs)
         for name, fewer in _SLOW.items():
             if name in known:
-                few = written(folder, sources, fewer)
-                for kind, slow in measured(few, {name: known[name]}).items():
+                few = written(folder, sources, wanted, fewer)
+                for kind, slow in measured(few, {name: known[name]}, wanted.runs).items():
                     found[kind] |= slow
-    return {"kernel": platform.release(), "load": os.getloadavg()[0], "packets": [SMALL, LARGE], "rates": found}
+    return {"kernel": platform.release(), "load": os.getloadavg()[0], "packets": wanted.packets, "rates": found}
 
 
 def show(result: Mapping[str, Any]) -> None:
@@ -186,11 +211,35 @@ def plot(result: Mapping[str, Any], path: Path) -> None:
     pyplot.close(figure)
 
 
-def main(arguments: list[str] | None = None) -> None:
+def parsed(arguments: list[str] | None) -> tuple[Wanted, str | None]:
+    """What is measured, and the name of the files that have it."""
     parser = argparse.ArgumentParser(prog="bench.bench_predict_files")
-    parser.add_argument("-o", "--output", metavar="NAME", help="write NAME.json, NAME.png and NAME.svg")
-    output = parser.parse_args(arguments).output
-    result = measure()
+    parser.add_argument(
+        "-o", "--output", metavar="NAME", help="write NAME.json, NAME.png and NAME.svg in bench/results"
+    )
+    parser.add_argument(
+        "--kind", action="append", help="only kinds of packets with this in their name; may be repeated"
+    )
+    parser.add_argument("--command", action="append", help="only commands with this in their name; may be repeated")
+    parser.add_argument("--packets", nargs=2, type=int, metavar=("SMALL", "LARGE"), default=Wanted.packets)
+    parser.add_argument("--runs", type=int, default=Wanted.runs)
+    parser.add_argument("--one-cpu", action="store_true", help="each command on one CPU")
+    found = parser.parse_args(arguments)
+    small, large = found.packets
+    if not _FEW <= small < large:
+        parser.error(f"--packets: at least {_FEW}, and more in the large file")
+    if found.runs < 1:
+        parser.error("--runs: at least 1")
+    if found.one_cpu:
+        os.sched_setaffinity(0, [max(os.sched_getaffinity(0))])
+    return Wanted(
+        (small, large), found.runs, found.kind or Wanted.kinds, found.command or Wanted.commands
+    ), found.output
+
+
+def main(arguments: list[str] | None = None) -> None:
+    wanted, output = parsed(arguments)
+    result = measure(wanted)
     show(result)
     if output:
         RESULTS.mkdir(exist_ok=True)
