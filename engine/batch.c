@@ -12,7 +12,7 @@ void look_at(const struct world *world, struct batch *batch)
 		struct ordinary *it = &batch->ordinary[i];
 
 		__builtin_prefetch((const void *)((uintptr_t)batch->frames[i].at + AHEAD));
-		if (world->classes && is_ordinary(world, batch->frames[i], it))
+		if (world->classes && has_classes(world, batch->frames[i], it))
 			ask_first(world->classes, it);
 		else
 			it->version = 0;
@@ -40,12 +40,6 @@ static uint32_t end_other(struct run *run, struct bytes frame, struct flow *flow
 	struct packet p = {.frame = frame};
 	struct end end;
 
-	/* Without an early stage it is not asked whether it ends there. */
-	if (!run->world->early && find_plain_fragment(frame, &run->fragment)) {
-		flow->version = 0;
-		*odd = ODD_FRAGMENT;
-		return NO_CODE;
-	}
 	*flow = (struct flow){0};
 	one_packet(run->world, &p, flow, &end, odd, &run->fragment);
 	if (*odd == ODD_FRAGMENT)
@@ -63,6 +57,12 @@ uint32_t end_one(struct run *run, const struct batch *batch, uint32_t at, struct
 	*odd = NOT_ODD;
 	if (!it->version)
 		return end_other(run, batch->frames[at], flow, odd);
+	if (it->fragment) {
+		flow->version = 0;
+		code = end_fragment(run, it, &run->fragment);
+		*odd = code == NO_CODE ? ODD_FRAGMENT : NOT_ODD;
+		return code;
+	}
 	code = end_ordinary(run, it);
 	if (run->world->records_flows && run->last)
 		flow_of(run, it, flow);

@@ -11,7 +11,7 @@
 enum {
 	MOST_SETS = 4095,
 	MOST_CLASSES = 65535,
-	MOST_PORT_CLASSES = 4095,
+	MOST_PORT_CLASSES = 4094, /* and one more with another meaning: NO_PORTS of known.h */
 	MOST_SEGMENTS = 1 << 30,
 	MOST_BITS = 20, /* by which a node divides */
 	MOST_WORDS = MOST_SETS / 64 + 1

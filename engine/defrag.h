@@ -8,7 +8,8 @@
 
 struct fragment {
 	uint64_t key[KEY_WIDTH]; /* of its datagram; of IPv4 the last one is 0 */
-	uint32_t hash;		 /* of that: queues_ask() */
+	uint64_t classes;	 /* of IPv4, as struct ordinary has them; 0: not known */
+	uint32_t hash;		 /* of the key: queues_ask() */
 	uint32_t offset;
 	struct bytes
 		data;  /* IPv4, not the last: trimmed to a multiple of eight, as the kernel does */
@@ -24,8 +25,8 @@ struct fragment {
 
 /* ENDED: the packet is a fragment that defragmentation takes, which is found. ODD: the capture cut what decides. */
 enum step find_fragment(const struct packet *p, struct fragment *found);
-/* The same of a frame of IPv4, without tags and options, of which all was captured; false: others have to look at it. */
-bool find_plain_fragment(struct bytes frame, struct fragment *found);
+/* The same of one that is_plain_fragment() found, of so many bytes. */
+void set_plain_fragment(const uint8_t *ip, uint32_t total, struct fragment *found);
 /* What identifies a datagram of a packet's addresses. */
 void datagram_key(const struct packet *p, uint32_t ident, uint64_t key[KEY_WIDTH]);
 

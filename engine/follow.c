@@ -89,7 +89,8 @@ static bool end_sound(struct follower *follower, struct bytes frame, uint32_t la
 {
 	struct looked *it = &follower->datagram;
 	struct ordinary ordinary;
-	uint32_t code = end_datagram(follower->run, frame, largest, &ordinary);
+	uint32_t code = end_datagram(follower->run, frame, largest, follower->it->fragment.classes,
+				     &ordinary);
 	const struct outcome *outcome = &follower->run->outcomes.list[code];
 
 	if (code == NO_CODE)

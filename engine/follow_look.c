@@ -67,7 +67,7 @@ static bool note_artefacts(struct follower *follower, const struct batch *batch,
 	const struct ordinary *it = &batch->ordinary[at];
 	bool is_from_host = follower->run->is_from_host;
 
-	if (!it->version || !knows_source || may_be_incomplete(it)) {
+	if (!it->version || !knows_source || (!it->fragment && may_be_incomplete(it))) {
 		uint8_t found = artefacts_of(batch->frames[at], &follower->world.own);
 
 		if (found & INCOMPLETE)
@@ -103,6 +103,7 @@ static void look_at_other(struct follower *follower, const struct batch *batch, 
 	struct run *run = follower->run;
 
 	it->code = end_one(run, batch, at, &it->flow, &it->odd);
+	it->fragment = run->fragment; /* if it is one */
 	if (batch->ordinary[at].version && run->last)
 		flow_of(run, &batch->ordinary[at], &it->flow);
 	if (doubtful)
@@ -129,10 +130,13 @@ bool look(struct follower *follower, int64_t row, const struct batch *batch, uin
 	if (is_refused(follower, row, &it->end)) {
 		it->code = code_of(run, &it->end, false);
 		is_sendable = false;
-	} else if (ordinary->version && !doubtful && !is_shortened(follower, row)) {
-		set_looked(follower, it, ordinary, end_ordinary(run, ordinary));
-	} else {
+	} else if (!ordinary->version || doubtful || is_shortened(follower, row)) {
 		look_at_other(follower, batch, at, doubtful, it);
+	} else if (ordinary->fragment) {
+		it->code = end_fragment(run, ordinary, &it->fragment);
+		it->odd = it->code == NO_CODE ? ODD_FRAGMENT : NOT_ODD;
+	} else {
+		set_looked(follower, it, ordinary, end_ordinary(run, ordinary));
 	}
 	if (follower->batch->stops && !note_artefacts(follower, batch, at, is_sendable))
 		return false;
@@ -145,10 +149,8 @@ bool look(struct follower *follower, int64_t row, const struct batch *batch, uin
 	}
 	it->end = run->outcomes.list[it->code].end;
 	it->untracked = run->outcomes.list[it->code].untracked;
-	if (it->odd == ODD_FRAGMENT) {
-		it->fragment = run->fragment;
+	if (it->odd == ODD_FRAGMENT)
 		queues_ask(&follower->defrag.queues, &it->fragment);
-	}
 	if (it->reaches && follower->tracks)
 		ask_conntrack(follower, it);
 	return true;

@@ -122,6 +122,7 @@ static inline bool find_fragment4(const uint8_t *ip, uint32_t header, struct byt
 	found->is_cut = false;
 	found->next_header = ip[9];
 	found->ecn = ip[1] & 3;
+	found->classes = 0;
 	key4(found->key, be32(ip + 12), be32(ip + 16), be16(ip + 4), ip[9]);
 	return true;
 }
@@ -134,15 +135,7 @@ enum step find_fragment(const struct packet *p, struct fragment *found)
 											: GO_ON;
 }
 
-bool find_plain_fragment(struct bytes frame, struct fragment *found)
+void set_plain_fragment(const uint8_t *ip, uint32_t total, struct fragment *found)
 {
-	const uint8_t *ip = frame.at + 14;
-	uint32_t total;
-
-	if (frame.seen < 34 || be16(ip - 2) != TYPE_IPV4 || ip[0] != 0x45)
-		return false;
-	total = be16(ip + 2);
-	if (total < 20 || total > frame.seen - 14 || !all_ones(sum_words(ip, 20)))
-		return false;
-	return find_fragment4(ip, 20, (struct bytes){ip + 20, total - 20, total - 20}, found);
+	find_fragment4(ip, 20, (struct bytes){ip + 20, total - 20, total - 20}, found);
 }

@@ -86,12 +86,55 @@ ALWAYS_INLINE bool is_ordinary(const struct world *world, struct bytes frame, st
 	if (frame.seen < at + 20)
 		return false;
 	it->ip = frame.at + at;
+	it->classes = 0;
 	it->largest = 0;
+	it->fragment = NO_FRAGMENT;
 	it->start = (uint16_t)at;
 	it->group = frame.at[0] & 1;
 	if (type == __builtin_bswap16(TYPE_IPV4))
 		return is_ordinary4(world, frame.seen - at, it);
 	return type == __builtin_bswap16(TYPE_IPV6) && is_ordinary6(world, frame.seen - at, it);
+}
+
+/* Of a fragment of IPv4 without options. */
+static inline enum fragment_kind kind_of_fragment(const uint8_t *ip)
+{
+	uint32_t shown = (be16(ip + 2) - 20u) & ~7u; /* as it is queued */
+
+	return be16(ip + 6) & 0x1fff || shown < least_of(4, ip[9]) ? OTHER_FRAGMENT
+								   : FIRST_FRAGMENT;
+}
+
+/* Not of the first of transports that no ordinary packet has. */
+ALWAYS_INLINE bool is_plain_fragment(struct bytes frame, struct ordinary *it)
+{
+	const uint8_t *ip = frame.at + 14;
+	uint32_t total;
+
+	if (frame.seen < 34 || be16(ip - 2) != TYPE_IPV4 || ip[0] != 0x45 ||
+	    !(be16(ip + 6) & 0x3fff))
+		return false;
+	total = be16(ip + 2);
+	if (total < 20 || total > frame.seen - 14 || !all_ones(sum_header(ip)) ||
+	    (!(be16(ip + 6) & 0x1fff) && !least_of(4, ip[9])))
+		return false;
+	*it = (struct ordinary){
+		.ip = ip,
+		.total = total,
+		.segment = 20,
+		.protocol = ip[9],
+		.start = 14,
+		.version = 4,
+		.group = frame.at[0] & 1,
+		.fragment = kind_of_fragment(ip),
+	};
+	return true;
+}
+
+/* One of which something is known by its classes. */
+ALWAYS_INLINE bool has_classes(const struct world *world, struct bytes frame, struct ordinary *it)
+{
+	return is_ordinary(world, frame, it) || is_plain_fragment(frame, it);
 }
 
 /* Ask for what the class of its source is found by, in two steps. */
@@ -148,19 +191,27 @@ ALWAYS_INLINE uint64_t destination_class(struct run *run, const struct ordinary 
 	return run->destination_class;
 }
 
-/* The protocol and the classes as one number; never 0. Those of ports have at most 12 bits (classes.c). */
+/* Of a fragment that shows none: no two ports have these classes (classes.c). */
+enum { NO_PORTS = 0xffffff };
+
+ALWAYS_INLINE uint64_t ports_of(const struct classes *classes, const struct ordinary *it)
+{
+	const uint8_t *segment = it->ip + it->segment;
+
+	if (it->fragment == OTHER_FRAGMENT)
+		return NO_PORTS;
+	if (it->protocol == TCP || it->protocol == UDP)
+		return (uint64_t)classes->ports[be16(segment)] << 12 |
+		       classes->ports[be16(segment + 2)];
+	return (uint64_t)segment[0] << 12 | segment[1];
+}
+
+/* The protocol and the classes as one number; never 0. */
 ALWAYS_INLINE uint64_t key_with(const struct classes *classes, const struct ordinary *it,
 				uint64_t source, uint64_t destination)
 {
-	const uint8_t *segment = it->ip + it->segment;
-	uint64_t ports;
-
-	if (it->protocol == TCP || it->protocol == UDP)
-		ports = (uint64_t)classes->ports[be16(segment)] << 12 |
-			classes->ports[be16(segment + 2)];
-	else
-		ports = (uint64_t)segment[0] << 12 | segment[1];
-	return source << 48 | destination << 32 | (uint64_t)it->protocol << 24 | ports;
+	return source << 48 | destination << 32 | (uint64_t)it->protocol << 24 |
+	       ports_of(classes, it);
 }
 
 ALWAYS_INLINE uint64_t key_of(struct run *run, const struct ordinary *it)
@@ -169,6 +220,8 @@ ALWAYS_INLINE uint64_t key_of(struct run *run, const struct ordinary *it)
 	const uint8_t *ip = it->ip;
 	uint64_t source;
 
+	if (it->classes)
+		return it->classes | ports_of(classes, it);
 	if (it->version == 4)
 		source = class_in4(&classes->four, it->source, be32(ip + 12));
 	else

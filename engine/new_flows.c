@@ -386,8 +386,6 @@ void count_frame(struct new_flows *flows, struct bytes frame)
 	struct end end;
 	bool is_cut;
 
-	if (find_plain_fragment(frame, &fragment) && fragment.offset)
-		return;
 	if (receive(frame.at, frame.seen, frame.length, &p, &end) != GO_ON)
 		return;
 	step = find_fragment(&p, &fragment);

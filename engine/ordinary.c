@@ -54,6 +54,21 @@ uint32_t code_of(struct run *run, const struct end *end, bool untracked)
 	return code;
 }
 
+/* What the early stage says of a fragment that shows no ports. */
+static struct known learn_other(struct run *run, uint64_t key, const struct ordinary *it)
+{
+	struct known found = {.key = key};
+	struct packet p;
+	struct end end;
+
+	fill(it, &p);
+	p.type = TYPE_IPV4;
+	if (run->world->early && early_stage(run->world, &p, &end) == ENDED)
+		found.early = code_of(run, &end, false);
+	found.is_from_host = nets_contain(&run->world->own, p.version, p.source);
+	return found;
+}
+
 struct known learn(struct run *run, uint64_t key, const struct ordinary *it)
 {
 	const struct world *world = run->world;
@@ -66,6 +81,8 @@ struct known learn(struct run *run, uint64_t key, const struct ordinary *it)
 	struct end end;
 	int32_t by;
 
+	if (it->fragment == OTHER_FRAGMENT)
+		return learn_other(run, key, it);
 	fill(it, &p);
 	flow_in_raw(&p, world->skips_authentication, &flow, &segment);
 	if (world->early) {
@@ -205,7 +222,8 @@ void flow_of(struct run *run, const struct ordinary *it, struct flow *flow)
 }
 
 /* Where headers were before that of its fragments, Linux reads others than are there. */
-uint32_t end_datagram(struct run *run, struct bytes frame, uint32_t largest, struct ordinary *it)
+uint32_t end_datagram(struct run *run, struct bytes frame, uint32_t largest, uint64_t classes,
+		      struct ordinary *it)
 {
 	const struct world *world = run->world;
 
@@ -213,6 +231,21 @@ uint32_t end_datagram(struct run *run, struct bytes frame, uint32_t largest, str
 	    (it->version == 6 && it->has_extra))
 		return NO_CODE;
 	it->largest = largest;
-	ask_second(world->classes, it);
+	it->classes = classes;
+	if (!classes)
+		ask_second(world->classes, it);
 	return end_ordinary(run, it);
+}
+
+uint32_t end_fragment(struct run *run, const struct ordinary *it, struct fragment *found)
+{
+	const struct known *known = known_of(run, it);
+
+	run->last = NULL;
+	run->is_from_host = known->is_from_host;
+	if (known->early)
+		return known->early;
+	set_plain_fragment(it->ip, it->total, found);
+	found->classes = known->key & ~(uint64_t)NO_PORTS;
+	return NO_CODE;
 }

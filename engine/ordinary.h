@@ -11,9 +11,17 @@
 #include "defrag.h"
 #include "outcomes.h"
 
-/* What is_ordinary() found. */
+/*
+ * A fragment of IPv4 is plain without tags and options, with a good header, if all of it was captured. Of all with the same
+ * classes an early stage says the same. One that is FIRST_FRAGMENT has all of its transport's header; others show none of it.
+ */
+enum fragment_kind { NO_FRAGMENT, FIRST_FRAGMENT, OTHER_FRAGMENT };
+
+/* What is_ordinary() or is_plain_fragment() found. */
 struct ordinary {
 	const uint8_t *ip;
+	uint64_t
+		classes; /* key_of() without its ports, of a datagram whose fragments told it; else 0 */
 	uint32_t total;	  /* bytes from its IP header on */
 	uint32_t segment; /* where its transport begins in that */
 	uint32_t
@@ -25,6 +33,7 @@ struct ordinary {
 	uint8_t tags;	  /* priority tags before it */
 	bool group;	  /* the frame is for one */
 	bool has_extra;	  /* options, or an extension header */
+	uint8_t fragment; /* enum fragment_kind */
 };
 
 /* What holds of all packets with the same protocol and classes. Codes are of outcomes; NO_CODE: they do not end so. */
@@ -63,8 +72,14 @@ uint32_t code_of(struct run *run, const struct end *end, bool untracked);
 
 /* Its code; NO_CODE if run->no_memory. */
 uint32_t end_ordinary(struct run *run, const struct ordinary *it);
-/* The same of a datagram that was put together, from raw on, which is it; NO_CODE: it is not ordinary, or run->no_memory. */
-uint32_t end_datagram(struct run *run, struct bytes frame, uint32_t largest, struct ordinary *it);
+/*
+ * The same of a datagram that was put together, from raw on, which is it; NO_CODE: it is not ordinary, or run->no_memory.
+ * classes: as struct ordinary has them, or 0.
+ */
+uint32_t end_datagram(struct run *run, struct bytes frame, uint32_t largest, uint64_t classes,
+		      struct ordinary *it);
+/* A plain fragment: where the early stage drops it; NO_CODE: it does not, and what is found of it is set. */
+uint32_t end_fragment(struct run *run, const struct ordinary *it, struct fragment *found);
 /* What rules match on, of one that got to conntrack. */
 void flow_of(struct run *run, const struct ordinary *it, struct flow *flow);
 

@@ -24,9 +24,11 @@ uint32_t engine_outcomes(const struct run *run, const struct outcome **list)
 	return run->outcomes.count;
 }
 
-/* Of an ordinary packet, where it is in its frame; version 0: it is not ordinary. */
+enum { IN_FRAGMENT = 1 };
+
+/* Of an ordinary packet or a plain fragment, where it is in its frame; version 0: it is neither. */
 struct place {
-	uint16_t segment; /* from the IP header on */
+	uint16_t segment; /* from the IP header on; of a fragment IN_FRAGMENT */
 	uint8_t version, tags;
 };
 
@@ -75,10 +77,11 @@ static __attribute__((noinline)) void look_closer(const struct world *world, str
 
 	some->place[at] = (struct place){0};
 	some->is_odd[at] = true;
-	if (!world->classes || !is_sendable(frame) || !is_ordinary(world, frame, &it))
+	if (!world->classes || !is_sendable(frame) || !has_classes(world, frame, &it))
 		return;
 	some->ip[at] = it.ip;
-	some->place[at] = (struct place){(uint16_t)it.segment, it.version, it.tags};
+	some->place[at] = (struct place){it.fragment ? IN_FRAGMENT : (uint16_t)it.segment,
+					 it.version, it.tags};
 	ask_first(world->classes, &it);
 }
 
@@ -190,19 +193,27 @@ static __attribute__((noinline)) void learn_at(struct run *run, const struct som
 {
 	struct ordinary it;
 
-	if (is_ordinary(run->world, frame_at(some, at), &it)) /* it is */
+	if (has_classes(run->world, frame_at(some, at), &it)) /* it has */
 		*slot_of(run, key) = learn(run, key, &it);
 }
 
-ALWAYS_INLINE void find_code(struct run *run, struct some *some, uint32_t at, uint64_t key,
-			     bool is_seen_early)
+ALWAYS_INLINE const struct known *known_at(struct run *run, struct some *some, uint32_t at,
+					   uint64_t key)
 {
 	const struct known *known = slot_of(run, key);
 
 	if (__builtin_expect(known->key != key, 0))
 		learn_at(run, some, at, key);
-	some->code[at] = known->early && is_seen_early ? known->early : known->raw;
 	some->is_from_host[at] = known->is_from_host;
+	return known;
+}
+
+ALWAYS_INLINE void find_code(struct run *run, struct some *some, uint32_t at, uint64_t key,
+			     bool is_seen_early)
+{
+	const struct known *known = known_at(run, some, at, key);
+
+	some->code[at] = known->early && is_seen_early ? known->early : known->raw;
 }
 
 ALWAYS_INLINE void find_other(struct run *run, struct some *some, uint32_t at, uint8_t version)
@@ -213,9 +224,22 @@ ALWAYS_INLINE void find_other(struct run *run, struct some *some, uint32_t at, u
 	some->is_odd[at] = has_bad_header(&it) + may_be_incomplete(&it);
 }
 
+/* It is left unless the early stage drops it. */
+static void find_fragment_code(struct run *run, struct some *some, uint32_t at)
+{
+	struct ordinary it = ordinary_of(some, at, 4);
+
+	it.segment = 20;
+	it.fragment = kind_of_fragment(it.ip);
+	some->code[at] = known_at(run, some, at, key_of(run, &it))->early;
+	some->is_odd[at] = false;
+}
+
 static __attribute__((noinline)) void find_unusual(struct run *run, struct some *some, uint32_t at)
 {
-	if (some->place[at].version == 4)
+	if (some->place[at].segment == IN_FRAGMENT)
+		find_fragment_code(run, some, at);
+	else if (some->place[at].version == 4)
 		find_other(run, some, at, 4);
 	else if (some->place[at].version)
 		find_other(run, some, at, 6);
@@ -261,8 +285,7 @@ static __attribute__((noinline)) uint32_t end_other(struct run *run, struct byte
 	struct end end;
 	enum odd odd;
 
-	if (!is_sendable(frame) ||
-	    (!run->world->early && find_plain_fragment(frame, &run->fragment)))
+	if (!is_sendable(frame))
 		return NO_CODE;
 	artefacts = artefacts_of(frame, &run->world->own);
 	if (artefacts & INCOMPLETE)

@@ -47,6 +47,8 @@ HEADERS = 110  # bytes in which frames are changed
 LEAST_FRAMES = examples(1_000_000, nightly=100_000_000)
 VALUES = np.array([0, 1, 6, 17, 44, 58, 60, 0x45, 0x46, 0x60, 0x7F, 0xE0, 0xFF], np.uint8)
 
+FRAGMENTS = np.array([[0x20, 0], [0x20, 0], [0x20, 1], [0, 1], [0x1F, 0xFF]], np.uint8)  # the first, others
+
 Bytes = npt.NDArray[np.uint8]
 
 
@@ -112,7 +114,7 @@ def ended(draft: Draft, row: int) -> tuple[int, ...]:
 
 def mutated(frames: Sequence[bytes], seed: int, count: int) -> Capture:
     """So many of the frames, each once at least as it is if there is room, with up to three bytes changed, the sum of
-    its IPv4 header corrected or not; some are cut, by the capture or on the wire.
+    its IPv4 header corrected or not; some are fragments, some are cut, by the capture or on the wire.
     """
     rng = np.random.default_rng(seed)
     short = [frame[:WIDTH] for frame in frames]
@@ -127,6 +129,8 @@ def mutated(frames: Sequence[bytes], seed: int, count: int) -> Capture:
         at = (rng.random(len(of)) * np.minimum(length[of], HEADERS)).astype(np.int64)
         random_bytes = rng.integers(256, size=len(of), dtype=np.uint8)
         data[of, at] = np.where(rng.random(len(of)) < 0.5, random_bytes, rng.choice(VALUES, len(of)))
+    split = np.flatnonzero(changed & (data[:, 14] >> 4 == 4) & (rng.random(count) < 0.1))
+    data[split, 20:22] = FRAGMENTS[rng.integers(len(FRAGMENTS), size=len(split))]
     data[changed & (rng.random(count) < 0.03), 34:] = 0  # a message of ICMP with a sum that is nearly always bad
     seal(data, np.flatnonzero(rng.random(count) < 0.9))
     is_cut = changed & (rng.random(count) < 0.05)
