@@ -6,6 +6,7 @@
 #ifndef NEW_FLOWS_H
 #define NEW_FLOWS_H
 
+#include "flow_set.h"
 #include "ordinary.h"
 
 /* Codes are positions in dossim.exhaustion.flows: CLASSES. */
@@ -24,14 +25,16 @@ enum flow_class {
 	FLOW_NONE = 255
 };
 
+enum { FLOW_KEYS = 8 };
+
 struct flow_setup {
 	struct nets own;	   /* addresses of the host */
 	const uint16_t *tcp_ports; /* that it listens on */
 	uint32_t tcp_count;
 	uint8_t forward, tcp_loose;
 	uint8_t pad[2];
-	uint64_t seeds[2];
-	uint64_t most; /* so many flows are told apart */
+	uint64_t keys[2 * FLOW_KEYS]; /* of the hash that flows are told apart by: random ones */
+	uint64_t most;		      /* so many flows are told apart */
 };
 
 struct flow_counts {
@@ -54,5 +57,9 @@ ENGINE_API void engine_flow_counts(struct new_flows *flows, struct flow_counts *
 /* A packet that leaves an entry. */
 void count_frame(struct new_flows *flows, struct bytes frame);
 void count_ordinary(struct new_flows *flows, const struct ordinary *it);
+/* The same in two steps, the first of which only reads what is set up: false, if it begins none. */
+bool mark_ordinary(const struct new_flows *flows, const struct ordinary *it,
+		   struct flow_mark *mark);
+void count_mark(struct new_flows *flows, struct flow_mark mark);
 
 #endif

@@ -254,11 +254,14 @@ class CountedStruct(ctypes.Structure):
     )
 
 
+FlowKeys = ctypes.c_uint64 * 16  # two for each of FLOW_KEYS of engine/new_flows.h
+
+
 class FlowSetupStruct(ctypes.Structure):
     _fields_ = (
         *(("own", NetsStruct), ("tcp_ports", _POINTER), ("tcp_count", ctypes.c_uint32)),
         *(("forward", ctypes.c_uint8), ("tcp_loose", ctypes.c_uint8), ("pad", ctypes.c_uint8 * 2)),
-        *(("seeds", ctypes.c_uint64 * 2), ("most", ctypes.c_uint64)),
+        *(("keys", FlowKeys), ("most", ctypes.c_uint64)),
     )
 
 

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 import numpy as np
 import numpy.typing as npt
 
-from dossim.engine.layout import FlowCountsStruct, FlowSetupStruct, Kept
+from dossim.engine.layout import FlowCountsStruct, FlowKeys, FlowSetupStruct, Kept
 from dossim.engine.library import function
 from dossim.engine.predictor import Frames, Given
 from enforcer.model.nets import Nets
@@ -30,11 +30,11 @@ class BegunFlows:
         self, own: Nets, tcp_ports: Sequence[int], *, forward: bool, tcp_loose: bool, most: int = MOST
     ) -> None:
         """Raises MemoryError."""
-        kept = self._kept = Kept()
-        seeds = (int.from_bytes(os.urandom(8), "little") for _ in range(2))
+        kept, keys = Kept(), os.urandom(ctypes.sizeof(FlowKeys))
+        self._kept = kept
         ports = kept.rows(np.uint16, tcp_ports)
         setup = FlowSetupStruct(
-            kept.nets(own), ports, len(tcp_ports), forward, tcp_loose, seeds=(ctypes.c_uint64 * 2)(*seeds), most=most
+            kept.nets(own), ports, len(tcp_ports), forward, tcp_loose, keys=FlowKeys.from_buffer_copy(keys), most=most
         )
         found = function("engine_new_flows", [_POINTER], _POINTER)(ctypes.byref(setup))
         if not found:

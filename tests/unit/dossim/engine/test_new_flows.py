@@ -5,6 +5,7 @@ from __future__ import annotations
 from ipaddress import ip_address
 
 import numpy as np
+import numpy.typing as npt
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -50,17 +51,76 @@ def test_each_flow_counts_once(batches: list[list[tuple[int, int]]], most: int) 
     assert (flows.counts.beginning, bool(flows.counts.is_more)) == (sum(map(len, batches)), is_more)
 
 
+def of_numbers(numbers: npt.NDArray[np.int64], flags: int) -> Capture:
+    """A packet of each flow with such a number; those beyond 16 bits are to closed ports."""
+    frames = np.tile(np.frombuffer(tcp(0, flags), np.uint8), (len(numbers), 1))
+    frames[:, 34:36] = (numbers & 0xFFFF).astype(">u2").view(np.uint8).reshape(-1, 2)
+    frames[:, 36:38] = (80 + (numbers >> 16)).astype(">u2").view(np.uint8).reshape(-1, 2)
+    return Capture.from_frames(map(bytes, frames))
+
+
+def add(flows: BegunFlows, capture: Capture) -> None:
+    flows.add(capture, np.ones(len(capture), np.bool_))
+
+
 def test_many_flows_stay_apart() -> None:
     count = 300_000
-    frames = np.tile(np.frombuffer(tcp(0, SYN), np.uint8), (count, 1))
-    ports = np.arange(count, dtype=">u4")
-    frames[:, 34:36] = (ports % 60_000).astype(">u2").view(np.uint8).reshape(-1, 2)
-    frames[:, 36:38] = (ports // 60_000 + 1).astype(">u2").view(np.uint8).reshape(-1, 2)
-    many, flows = Capture.from_frames(map(bytes, frames)), begun(1 << 21)
+    many, flows = of_numbers(np.arange(count), SYN), begun(1 << 21)
     for _ in range(2):
-        flows.add(many, np.ones(count, np.bool_))
-    assert counts_of(flows) == {FlowClass.CLOSED_PORT: count}
+        add(flows, many)
+    assert counts_of(flows) == {FlowClass.SYN_RECV: 1 << 16, FlowClass.CLOSED_PORT: count - (1 << 16)}
     assert (flows.counts.beginning, flows.counts.is_more) == (2 * count, 0)
+
+
+@pytest.mark.parametrize(
+    ("known", "new"),
+    [(3_150, 0), (3_150, 50), (3_150, 100), (3_200, 0), (3_200, 1), (100, 3_100), (100, 3_101), (1_600, 4_000)],
+)
+def test_the_first_flows_count_however_often_others_come_between(known: int, new: int) -> None:
+    most, flows = 3_200, begun(3_200)
+    for flags in (SYN, ACK, ACK):
+        add(flows, of_numbers(np.arange(known), flags))
+    mixed = np.stack([np.arange(new) % known, known + np.arange(new)], axis=1).ravel()
+    for _ in range(2):
+        add(flows, of_numbers(mixed, ACK))
+    expected = {FlowClass.SYN_RECV: known, FlowClass.CLOSED_PORT: min(new, most - known)}
+    assert counts_of(flows) == {item: count for item, count in expected.items() if count}
+    assert bool(flows.counts.is_more) == (known + new > most)
+    assert flows.counts.beginning == 3 * known + 4 * new
+
+
+PEER6, ME6 = "2001:db8::7", "2001:db8::1"
+
+
+def udp(source: str, destination: str, sport: int, dport: int) -> bytes:
+    data = segment(17, source, destination, (sport, dport), b"")
+    if ":" in source:
+        return ethernet(ipv6(data, source=source, destination=destination, next_header=17), 0x86DD)
+    return ethernet(ipv4(data, source=source, destination=destination, protocol=17), 0x0800)
+
+
+@pytest.mark.parametrize(("source", "destination"), [(PEER, ME4), (PEER6, ME6)])
+def test_every_bit_of_addresses_and_ports_tells_flows_apart(source: str, destination: str) -> None:
+    one, other = ip_address(source), ip_address(destination)
+    frames = [udp(source, destination, 7, 9)]
+    for bit in (1 << number for number in range(one.max_prefixlen)):
+        frames += [udp(str(one.__class__(int(one) ^ bit)), destination, 7, 9)]
+        frames += [udp(source, str(other.__class__(int(other) ^ bit)), 7, 9)]
+    for bit in (1 << number for number in range(16)):
+        frames += [udp(source, destination, 7 ^ bit, 9), udp(source, destination, 7, 9 ^ bit)]
+    flows = begun(1 << 21)
+    for _ in range(2):
+        add(flows, Capture.from_frames(frames))
+    assert counts_of(flows) == {FlowClass.UDP: len(frames)}
+
+
+@pytest.mark.parametrize(("source", "destination"), [(PEER, ME4), (ME4, PEER), (ME4, ME4), (PEER6, ME6), (ME6, ME6)])
+@pytest.mark.parametrize(("sport", "dport"), [(7, 9), (9, 7), (7, 7)])
+def test_both_directions_are_one_flow(source: str, destination: str, sport: int, dport: int) -> None:
+    """Whichever end is the greater one."""
+    flows = begun(5)
+    add(flows, Capture.from_frames([udp(source, destination, sport, dport), udp(destination, source, dport, sport)]))
+    assert (counts_of(flows), flows.counts.beginning) == ({FlowClass.UDP: 1}, 2)
 
 
 def test_packets_that_are_not_wanted_begin_nothing() -> None:
