@@ -15,11 +15,24 @@ from enforcer.model.errors import UsageError
 from enforcer.policy.resources import Resources
 from tests.support.frames import ethernet
 
+FRAME = bytes.fromhex("001122334455 66778899aabb 0800") + b"as captured"
+
 
 def test_the_source_address_holds_tag_and_number() -> None:
     sender = ScapySender(tag=0xD2A1B3, seen=lambda number: True)
-    assert sender.build(MOST_PACKETS - 1, ethernet(b"", 0x0800)).src == "d2:a1:b3:ff:ff:ff"
-    assert sender.build(1, ethernet(b"", 0x0800)).src == "d2:a1:b3:00:00:01"
+    assert sender.build(MOST_PACKETS - 1, FRAME)[6:12].hex(":") == "d2:a1:b3:ff:ff:ff"
+    assert sender.build(1, FRAME)[6:12].hex(":") == "d2:a1:b3:00:00:01"
+
+
+@pytest.mark.parametrize(
+    ("captured", "sent"),
+    [("001122334455", VICTIM_MAC), ("ffffffffffff", "ff:ff:ff:ff:ff:ff"), ("01005e000001", "01:00:5e:00:00:01")],
+    ids=["unicast", "broadcast", "multicast"],
+)
+def test_a_unicast_destination_becomes_the_victims(captured: str, sent: str) -> None:
+    frame = bytes.fromhex(captured) + FRAME[6:]
+    built = ScapySender(tag=0xD2A1B3, seen=lambda number: True).build(1, frame)
+    assert (built[:6].hex(":"), built[12:]) == (sent, FRAME[12:])
 
 
 def test_tags_are_many_and_of_no_address_of_the_lab() -> None:
