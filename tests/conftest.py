@@ -8,16 +8,17 @@ from __future__ import annotations
 
 import gc
 import os
-from collections.abc import Generator
 from pathlib import Path
 
 import pytest
 from scapy.config import conf as scapy
 from scapy.layers import inet, inet6
 
+from enforcer.system import startup
 from tests.support.examples import load_profile
-from tests.support.turns import turn
+from tests.support.workers import run_in_workers
 
+startup.prepare()  # numpy without threads: the workers are forked
 gc.disable()  # until all tests are imported: what they load stays
 
 ROOT = Path(__file__).parent.parent
@@ -28,26 +29,29 @@ assert inet, inet6  # they register how Scapy asks the network for the MAC addre
 scapy.neighbor.resolvers.clear()
 
 
-@pytest.hookimpl(wrapper=True)
-def pytest_runtest_protocol(item: pytest.Item) -> Generator[None, object, object]:
-    cache = getattr(item.config, "cache", None)  # -p no:cacheprovider: no directory for the lock
-    if "PYTEST_XDIST_WORKER" not in os.environ or cache is None:
-        return (yield)
-    with turn(cache.mkdir("turns"), alone=item.get_closest_marker("alone") is not None):
-        return (yield)
+def pytest_addoption(parser: pytest.Parser) -> None:
+    # As of pytest-xdist; what is public leaves lower-case letters to pytest.
+    parser.getgroup("general")._addoption(
+        "-n", dest="workers", metavar="NUMBER", type=_number, help="run the tests in so many processes; auto: 4 a CPU"
+    )
 
 
-@pytest.hookimpl(optionalhook=True)  # of pytest-xdist
-def pytest_xdist_auto_num_workers() -> int:
+def _number(word: str) -> int:
     """Eight for two CPUs: kernel tests wait for half of their time. With six, the CPUs were busy for 86 % of it."""
-    return 4 * len(os.sched_getaffinity(0))
+    return 4 * len(os.sched_getaffinity(0)) if word == "auto" else int(word)
+
+
+def pytest_runtestloop(session: pytest.Session) -> bool | None:
+    number, option = session.config.option.workers, session.config.option
+    if not number or option.collectonly or option.usepdb or session.testsfailed:
+        return None
+    run_in_workers(session, number)
+    return True
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Long tests first, so that none is still running when all others have ended. Last those that must run alone: each
-    waits until the tests of the other processes have ended, which are short by then.
-    """
-    items.sort(key=lambda item: (bool(item.get_closest_marker("alone")), not item.get_closest_marker("long")))
+    """Long tests first, so that none is still running when all others have ended."""
+    items.sort(key=lambda item: not item.get_closest_marker("long"))
 
 
 def pytest_collection_finish() -> None:

@@ -14,7 +14,6 @@ from pathlib import Path
 import pytest
 import yaml
 from click.testing import CliRunner, Result
-from pyarrow import parquet
 from scapy.layers.inet import IP, TCP
 from scapy.layers.l2 import Ether
 from scapy.utils import wrpcap
@@ -617,6 +616,8 @@ def test_parquet_has_the_rows_of_csv(capture: Path, tmp_path: Path, monkeypatch:
     given = ("predict", capture, capture, "-p", HOW_TO)
     assert dossim(*given, "--csv", table, "--parquet", columns).exit_code == 0
     rows = [list(row.values()) for row in csv.DictReader(io.StringIO(table.read_text()))]
+    from pyarrow import parquet  # here, because it starts a thread
+
     file = parquet.ParquetFile(columns)
     assert file.metadata.num_row_groups == 2
     assert [[str(cell) for cell in row.values()] for row in file.read().to_pylist()] == rows

@@ -26,7 +26,6 @@ from typing import Any
 
 import lz4.frame
 import pytest
-from pyarrow import parquet
 from scapy.layers.inet import IP, TCP, UDP, fragment
 from scapy.layers.l2 import Ether
 from scapy.packet import Raw
@@ -426,6 +425,8 @@ def test_rows_as_parquet_start_again_with_the_capture(tmp_path: Path) -> None:
     path, rows = tmp_path / "x.pcap", tmp_path / "rows.parquet"
     path.write_bytes(late_sender())
     assert dossim("predict", path, *HOST, "--parquet", rows).exit_code == 0
+    from pyarrow import parquet  # here, because it starts a thread
+
     assert parquet.read_table(rows).column("packet").to_pylist() == list(range(WINDOW // 60 + 2))
     broken = tmp_path / "broken.gz"
     broken.write_bytes(gzip.compress(late_sender())[:-6] + b"wrong!")

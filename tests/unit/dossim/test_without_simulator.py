@@ -84,7 +84,7 @@ def test_a_module_that_is_not_the_simulators_is_a_bug() -> None:
 
 def test_pytest_runs_and_says_of_scenarios_what_they_need(tmp_path: Path) -> None:
     (tmp_path / "test_other.py").write_text("def test_other(): pass\n")
-    words = ["-p", "no:cacheprovider", "-p", "no:xdist", "-q", "--rootdir", str(tmp_path)]
+    words = ["-p", "no:cacheprovider", "-q", "--rootdir", str(tmp_path)]
     assert run(PYTEST, *words, "test_other.py", where=tmp_path).returncode == 0
     done = run(PYTEST, *words, SCENARIO, where=tmp_path)
     assert done.returncode == pytest.ExitCode.INTERRUPTED

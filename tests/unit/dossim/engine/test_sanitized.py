@@ -39,6 +39,6 @@ def test_nothing_is_accessed_that_must_not_be() -> None:
         "HYPOTHESIS_PROFILE": "nightly" if PROFILE == "nightly" else "quick",
         ANOTHER: str(SANITIZED),
     }
-    words = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-p", "no:xdist", *TESTS]
+    words = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", *TESTS]
     done = subprocess.run(words, cwd=ROOT, env=environment, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
