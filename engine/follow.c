@@ -85,17 +85,17 @@ static void go_on(struct follower *follower, struct packet *p, struct result res
 
 /* A datagram that is ordinary. False: it is not, or conntrack wants more of it. */
 static bool end_sound(struct follower *follower, struct bytes frame, uint32_t largest,
-		      struct result results[MOST_WAYS], uint32_t codes[MOST_WAYS])
+		      struct ordinary *ordinary, struct result results[MOST_WAYS],
+		      uint32_t codes[MOST_WAYS])
 {
 	struct looked *it = &follower->datagram;
-	struct ordinary ordinary;
 	uint32_t code = end_datagram(follower->run, frame, largest, follower->it->fragment.classes,
-				     &ordinary);
+				     ordinary);
 	const struct outcome *outcome = &follower->run->outcomes.list[code];
 
 	if (code == NO_CODE)
 		return false;
-	set_looked(follower, it, &ordinary, code);
+	set_looked(follower, it, ordinary, code);
 	if (it->reaches && follower->tracks && !it->key)
 		return false;
 	it->untracked = outcome->untracked;
@@ -120,11 +120,19 @@ static void complete(void *user, const struct queue *queue, struct bytes frame)
 	const struct piece *pieces = follower->defrag.queues.pieces;
 	struct result results[MOST_WAYS] = {{.told = &pieces[queue->head]}};
 	uint32_t codes[MOST_WAYS] = {NO_CODE};
+	struct ordinary ordinary;
 	struct packet p;
+	bool is_sound = end_sound(follower, frame, queue->largest, &ordinary, results, codes);
 
-	if (!end_sound(follower, frame, queue->largest, results, codes)) {
+	if (!is_sound) {
 		datagram_of(&follower->defrag, queue, frame, &p);
 		go_on(follower, &p, results);
+	}
+	if (begins(follower, &results[0].end, results[0].untracked)) {
+		if (is_sound)
+			count_ordinary(follower->new_flows, &ordinary);
+		else
+			count_packet(follower->new_flows, &p);
 	}
 	for (uint32_t i = queue->last; i != NO_INDEX; i = pieces[i].before)
 		settle(follower, &pieces[i], results, codes);
@@ -139,7 +147,7 @@ static void leave(void *user)
 
 	take_turn(follower, &p, &end);
 	go_on(follower, &p, results);
-	settle(follower, &follower->mine, results, no_codes);
+	settle_mine(follower, results, no_codes);
 }
 
 /* -- the packets of a batch -- */
@@ -280,7 +288,7 @@ static void take_whole(struct follower *follower, struct looked *it)
 		else
 			take_flow(follower, &way->ends, it, &results[i]);
 	}
-	settle(follower, &follower->mine, results, codes);
+	settle_mine(follower, results, codes);
 	if (it->key)
 		note_usual(follower, it, results);
 }

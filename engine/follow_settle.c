@@ -124,25 +124,7 @@ void set_mine(struct follower *follower)
 	};
 }
 
-/* A packet of which raw leaves conntrack an entry, unless policy after it drops the packet. */
-static void begin_flow(struct follower *follower, const struct piece *piece)
-{
-	const struct looked *it = piece == &follower->mine ? follower->it : NULL;
-	struct bytes frame = {piece->frame, piece->wire, piece->captured};
-	int64_t row = piece->number - follower->batch->first;
-
-	if (it && it->ordinary) {
-		count_ordinary(follower->new_flows, it->ordinary);
-		return;
-	}
-	if (is_shortened(follower, row))
-		frame.seen = (uint32_t)follower->batch->whole_length[row];
-	if (frame.length < frame.seen)
-		frame.length = frame.seen;
-	count_frame(follower->new_flows, frame);
-}
-
-static bool begins(const struct follower *follower, const struct end *end, bool untracked)
+bool begins(const struct follower *follower, const struct end *end, bool untracked)
 {
 	return follower->new_flows && (end->fate == DELIVERED || end->fate == FORWARDED) &&
 	       !untracked;
@@ -161,8 +143,30 @@ void settle(struct follower *follower, const struct piece *piece,
 		way->counts.open_here +=
 			result.end.fate == UNDETERMINED && end->fate != UNDETERMINED;
 	}
-	if (begins(follower, end, results[0].untracked))
-		begin_flow(follower, piece);
+}
+
+/* One of which raw leaves conntrack an entry, unless policy after it drops the packet. */
+static void begin_flow(struct follower *follower)
+{
+	struct bytes frame = follower->it->frame;
+
+	if (follower->it->ordinary) {
+		count_ordinary(follower->new_flows, follower->it->ordinary);
+		return;
+	}
+	if (is_shortened(follower, follower->at))
+		frame.seen = (uint32_t)follower->batch->whole_length[follower->at];
+	if (frame.length < frame.seen)
+		frame.length = frame.seen;
+	count_frame(follower->new_flows, frame);
+}
+
+void settle_mine(struct follower *follower, const struct result results[MOST_WAYS],
+		 const uint32_t codes[MOST_WAYS])
+{
+	settle(follower, &follower->mine, results, codes);
+	if (begins(follower, &results[0].end, results[0].untracked))
+		begin_flow(follower);
 }
 
 void settle_codes(struct follower *follower, const struct looked *it,

@@ -70,9 +70,14 @@ bool is_shortened(const struct follower *follower, int64_t row);
 /* The packet whose turn it is, as a piece: before it is settled. */
 void set_mine(struct follower *follower);
 
+/* Whether a packet that ends so leaves an entry that is counted. */
+bool begins(const struct follower *follower, const struct end *end, bool untracked);
 /* The end of a packet, by each way. codes: those of the ends, NO_CODE where they are not known. */
 void settle(struct follower *follower, const struct piece *piece,
 	    const struct result results[MOST_WAYS], const uint32_t codes[MOST_WAYS]);
+/* The same of the packet whose turn it is, which may begin a flow. */
+void settle_mine(struct follower *follower, const struct result results[MOST_WAYS],
+		 const uint32_t codes[MOST_WAYS]);
 /* A sound packet that ends so by each way, none of them undetermined; nobody wants to see it. */
 void settle_codes(struct follower *follower, const struct looked *it,
 		  const uint32_t codes[MOST_WAYS]);

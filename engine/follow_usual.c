@@ -107,7 +107,7 @@ static void show_usual(struct follower *follower, const struct usual *found)
 					     .said = found->said[i]};
 	}
 	set_mine(follower);
-	settle(follower, &follower->mine, results, found->ends);
+	settle_mine(follower, results, found->ends);
 }
 
 bool take_usual(struct follower *follower, struct looked *it)

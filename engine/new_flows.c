@@ -287,32 +287,27 @@ static uint32_t read_of(int protocol)
 	return 0;
 }
 
-/* What is none of IP, or a fragment without the header of its transport, begins nothing. */
-void count_frame(struct new_flows *flows, struct bytes frame)
+void count_packet(struct new_flows *flows, const struct packet *p)
 {
-	struct fragment fragment;
-	struct bytes segment;
 	struct flow flow = {0};
-	struct packet p;
-	enum step step;
-	struct end end;
-	bool is_cut;
+	struct bytes segment;
 
-	if (receive(frame.at, frame.seen, frame.length, &p, &end) != GO_ON)
-		return;
-	step = find_fragment(&p, &fragment);
-	if (step == ENDED && fragment.version == 4 && fragment.offset)
-		return;
-	is_cut = step == ODD;
-	if (!is_cut) {
-		flow_in_raw(&p, true, &flow, &segment);
-		is_cut = flow.protocol == CUT ||
-			 (segment.seen < segment.length && segment.seen < read_of(flow.protocol));
-	}
-	if (is_cut)
+	flow_in_raw(p, true, &flow, &segment);
+	if (flow.protocol == CUT ||
+	    (segment.seen < segment.length && segment.seen < read_of(flow.protocol)))
 		flows->counts.unknown++;
 	else if (!flow.later_fragment)
 		count_flow(flows, &flow, segment.at);
+}
+
+/* What is none of IP begins nothing. */
+void count_frame(struct new_flows *flows, struct bytes frame)
+{
+	struct packet p;
+	struct end end;
+
+	if (receive(frame.at, frame.seen, frame.length, &p, &end) == GO_ON)
+		count_packet(flows, &p);
 }
 
 struct new_flows *engine_new_flows(const struct flow_setup *setup)
@@ -339,19 +334,9 @@ void engine_new_flows_free(struct new_flows *flows)
 	free(flows);
 }
 
-int64_t engine_count_flows(struct new_flows *flows, const struct capture *capture, int64_t count,
-			   const uint8_t *wanted)
+uint64_t seed_of_flows(const struct new_flows *flows)
 {
-	for (int64_t number = 0; number < count; number++) {
-		struct bytes frame;
-
-		if (!wanted[number])
-			continue;
-		if (!frame_of(capture, number, &frame))
-			return number;
-		count_frame(flows, frame);
-	}
-	return ALL_PREDICTED;
+	return flows->setup.keys[0];
 }
 
 void engine_flow_counts(struct new_flows *flows, struct flow_counts *counts)

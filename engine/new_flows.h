@@ -49,12 +49,15 @@ struct new_flows;
 /* What setup points to lives as long. NULL: no memory. */
 ENGINE_API struct new_flows *engine_new_flows(const struct flow_setup *setup);
 ENGINE_API void engine_new_flows_free(struct new_flows *flows);
-/* The packets that are wanted, which leave an entry. Returns as engine_predict(). */
+/* The packets that are wanted, which leave an entry, of fragments their datagrams: count_flows.c. Returns as engine_predict(). */
 ENGINE_API int64_t engine_count_flows(struct new_flows *flows, const struct capture *capture,
 				      int64_t count, const uint8_t *wanted);
 ENGINE_API void engine_flow_counts(struct new_flows *flows, struct flow_counts *counts);
 
-/* A packet that leaves an entry. */
+/* A number that nobody knows who makes captures. */
+uint64_t seed_of_flows(const struct new_flows *flows);
+/* A packet that leaves an entry, or a datagram that was put together; the packet of a frame. */
+void count_packet(struct new_flows *flows, const struct packet *p);
 void count_frame(struct new_flows *flows, struct bytes frame);
 void count_ordinary(struct new_flows *flows, const struct ordinary *it);
 /* The same in two steps, the first of which only reads what is set up: false, if it begins none. */
