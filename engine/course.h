@@ -1,8 +1,9 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
  * Several threads sweep one file, piece by piece. They take turns with it: who has the turn reads the next piece and finds
- * the packets in it. They sweep pieces beside each other, and put what is left into one window in the order of pieces: each
- * piece has a place in it. What is not usual is left to Python, with the turn or in the place of a piece.
+ * the packets in it. They sweep pieces beside each other, and hand on what is left in the order of pieces: each piece has
+ * a place in it. The follower takes it where it is; from a packet on that Python has to look at, it is put into one window
+ * after the other, until Python has followed these. What is not usual of a file is left to Python with the turn.
  * dossim/engine/course.py declares the structures again.
  */
 #ifndef COURSE_H
@@ -30,8 +31,8 @@ struct runner {
 	uint8_t *data; /* with room for a piece, and 16 bytes more */
 	struct walk walk;
 	struct sweep *sweep;
-	int64_t *left; /* rows, with room for all */
-	int64_t left_count, gathered;
+	struct left *left; /* with room for all */
+	int64_t left_count, handed_on;
 	int64_t place;
 };
 
@@ -44,8 +45,8 @@ enum run_step {
 
 struct course;
 
-/* NULL: no memory. */
-ENGINE_API struct course *engine_course(struct reading *reading, struct window **window);
+/* The window has nothing yet. NULL: no memory. */
+ENGINE_API struct course *engine_course(struct reading *reading, struct window *window);
 ENGINE_API void engine_course_free(struct course *course);
 
 /* Takes pieces until there is something for Python to do. */
@@ -58,7 +59,19 @@ ENGINE_API void engine_leave_turn(struct course *course, uint32_t is_over);
 ENGINE_API uint32_t engine_take_place(struct course *course, int64_t place);
 ENGINE_API void engine_leave_place(struct course *course, int64_t place);
 
-/* Nobody wants anything more: all threads are to end. */
+/*
+ * In its place: the follower takes what a sweep left of a piece, or the window does, as far as there is room in it. How
+ * many packets; or OUT_OF_MEMORY.
+ */
+ENGINE_API int64_t engine_hand_on(struct course *course, struct sweep *sweep,
+				  const struct capture *piece, const int64_t *numbers,
+				  const int64_t *times, const struct left *left, int64_t count);
+/* In a place: the packets of the window are Python's, and others go to another one, which has nothing yet. */
+ENGINE_API void engine_change_window(struct course *course, struct window *window);
+/* Python has followed a window that had packets. */
+ENGINE_API void engine_window_followed(struct course *course);
+
+/* Nobody wants anything more: all threads are to end. Once it returns, none of them uses the follower. */
 ENGINE_API void engine_close_course(struct course *course);
 
 #endif

@@ -293,7 +293,7 @@ static void take_whole(struct follower *follower, struct looked *it)
 		note_usual(follower, it, results);
 }
 
-static void take_one(struct follower *follower, int64_t row, struct looked *it)
+void take_one(struct follower *follower, int64_t row, struct looked *it)
 {
 	follower->at = row;
 	follower->it = it;
@@ -399,6 +399,11 @@ static void report(const struct one_way *way, struct followed *followed)
 	};
 }
 
+bool wants_more(const struct follower *follower)
+{
+	return follower->is_usual || !follower->tracks;
+}
+
 int64_t engine_follow(struct follower *follower, struct follow_batch *batch,
 		      struct followed *followed)
 {
@@ -416,6 +421,7 @@ int64_t engine_follow(struct follower *follower, struct follow_batch *batch,
 		defrag_finish(&follower->defrag);
 	else if (!queues_keep(&follower->defrag.queues))
 		follower->no_memory = true;
+	follower->first += batch->taken;
 	for (uint32_t i = 0; i < follower->way_count; i++)
 		report(&follower->ways[i], &followed[i]);
 	return follower->no_memory || follower->run->no_memory ? OUT_OF_MEMORY : found;

@@ -100,7 +100,7 @@ struct follow_batch {
 	 */
 	const uint8_t *shortened;
 	const int32_t *whole_length;
-	int64_t first, count; /* the number of the first packet among those of all batches */
+	int64_t count;
 	uint16_t shortened_reason;
 	uint8_t is_last;
 	uint8_t stops; /* before the first packet that hardware may not have completed (enum artefact) */
@@ -139,6 +139,8 @@ struct counted {
 };
 
 struct follower;
+struct left;
+struct sweep;
 
 /* NULL: no memory. */
 ENGINE_API struct follower *engine_follower(const struct follower_setup *setup);
@@ -148,6 +150,15 @@ ENGINE_API int64_t engine_follow(struct follower *follower, struct follow_batch 
 				 struct followed *followed);
 ENGINE_API void engine_followed(const struct follower *follower, uint32_t way,
 				struct counted *counted);
+
+/* Whether it needs what a sweep says of packets that are left (left.h). */
+bool wants_more(const struct follower *follower);
+/*
+ * The next packets are those that a sweep has left of a piece, with nobody who wants to see them. They are taken before
+ * the first that Python has to look at: how many; or OUT_OF_MEMORY. The sweep counts them.
+ */
+int64_t follow_left(struct follower *follower, struct sweep *sweep, const struct capture *piece,
+		    const struct left *left, int64_t count);
 
 /* What becomes of a packet. */
 struct result {

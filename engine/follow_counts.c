@@ -14,19 +14,19 @@ void counts_free(struct counts *counts)
 	free(counts->slots);
 }
 
-bool count_end(struct counts *counts, uint32_t code, uint32_t codes)
+bool count_ends(struct counts *counts, uint32_t code, uint32_t codes, int64_t packets)
 {
 	if (code >= counts->room) {
 		uint32_t room = 2 * codes;
-		int64_t *packets = realloc(counts->packets, room * sizeof *packets);
+		int64_t *more = realloc(counts->packets, room * sizeof *more);
 
-		if (!packets)
+		if (!more)
 			return false;
-		memset(packets + counts->room, 0, (room - counts->room) * sizeof *packets);
-		counts->packets = packets;
+		memset(more + counts->room, 0, (room - counts->room) * sizeof *more);
+		counts->packets = more;
 		counts->room = room;
 	}
-	counts->packets[code]++;
+	counts->packets[code] += packets;
 	return true;
 }
 

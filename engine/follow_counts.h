@@ -15,8 +15,8 @@ struct counts {
 };
 
 void counts_free(struct counts *counts);
-/* Of as many codes as there are now. False: no memory. */
-bool count_end(struct counts *counts, uint32_t code, uint32_t codes);
+/* So many packets with one of as many codes as there are now. False: no memory. */
+bool count_ends(struct counts *counts, uint32_t code, uint32_t codes, int64_t packets);
 /* Of so many different lengths that are told apart. False: no memory. */
 bool count_cut(struct counts *counts, uint32_t code, int32_t captured, int32_t wire);
 void count_several(struct counts *counts, const struct several *several);

@@ -45,8 +45,8 @@ static void look_at_flow(struct looked *it)
 						(uint32_t)flow->captured});
 }
 
-/* What is asked for before its turn: its place in the tables of conntrack. */
-static void ask_conntrack(struct follower *follower, struct looked *it)
+/* Its place in the tables of conntrack. */
+void ask_conntrack(struct follower *follower, struct looked *it)
 {
 	for (uint32_t i = 0; i < follower->way_count; i++) {
 		const struct ends *ends = &follower->ways[i].ends;

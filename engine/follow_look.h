@@ -13,4 +13,7 @@ bool look(struct follower *follower, int64_t row, const struct batch *batch, uin
 void set_looked(struct follower *follower, struct looked *it, const struct ordinary *ordinary,
 		uint32_t code);
 
+/* What is asked for before the turn of a packet that gets to conntrack. */
+void ask_conntrack(struct follower *follower, struct looked *it);
+
 #endif

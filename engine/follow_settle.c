@@ -26,7 +26,7 @@ static void show(struct follower *follower, struct one_way *way, int64_t number,
 		 const struct result *result)
 {
 	const struct way_columns *columns = &follower->batch->columns[way - follower->ways];
-	int64_t row = number - follower->batch->first;
+	int64_t row = number - follower->first;
 
 	if (result->several && !keep_several(&way->ends, number, result->several))
 		follower->no_memory = true;
@@ -87,7 +87,7 @@ static void count(struct follower *follower, struct one_way *way, const struct p
 	if (tells_lengths(&result->end))
 		good = count_cut(&way->counts, code, (int32_t)of->captured, (int32_t)of->wire);
 	else
-		good = count_end(&way->counts, code, follower->run->outcomes.count);
+		good = count_ends(&way->counts, code, follower->run->outcomes.count, 1);
 	if (result->several && result->several->is_set && result->end.fate != UNDETERMINED)
 		count_several(&way->counts, result->several);
 	follower->no_memory |= !good;
@@ -103,7 +103,7 @@ static void put(struct follower *follower, struct one_way *way, const struct pie
 		struct result *result, uint32_t code)
 {
 	if (result->end.fate == UNDETERMINED &&
-	    is_shortened(follower, piece->number - follower->batch->first)) {
+	    is_shortened(follower, piece->number - follower->first)) {
 		result->end.reason = follower->batch->shortened_reason;
 		code = NO_CODE;
 	}
@@ -117,7 +117,7 @@ void set_mine(struct follower *follower)
 	const struct looked *it = follower->it;
 
 	follower->mine = (struct piece){
-		.number = follower->batch->first + follower->at,
+		.number = follower->first + follower->at,
 		.frame = it->frame.at,
 		.captured = it->frame.seen,
 		.wire = (uint32_t)follower->batch->capture->wire_length[follower->at],
@@ -167,19 +167,6 @@ void settle_mine(struct follower *follower, const struct result results[MOST_WAY
 	settle(follower, &follower->mine, results, codes);
 	if (begins(follower, &results[0].end, results[0].untracked))
 		begin_flow(follower);
-}
-
-void settle_codes(struct follower *follower, const struct looked *it,
-		  const uint32_t codes[MOST_WAYS])
-{
-	const struct outcomes *outcomes = &follower->run->outcomes;
-	const struct outcome *first = &outcomes->list[codes[0]];
-
-	for (uint32_t i = 0; i < follower->way_count; i++)
-		follower->no_memory |=
-			!count_end(&follower->ways[i].counts, codes[i], outcomes->count);
-	if (begins(follower, &first->end, first->untracked))
-		count_ordinary(follower->new_flows, it->ordinary);
 }
 
 void settle_alike(struct follower *follower, const struct piece *piece, const struct result *result,

@@ -48,6 +48,7 @@ struct follower {
 	struct new_flows *new_flows;
 	struct defrag defrag;
 	struct follow_batch *batch;
+	int64_t first; /* the number of the first packet of the batch, among those of all batches */
 	int64_t doubted, refused; /* those that come next */
 	struct looked looked[BATCH], datagram;
 	struct usual usual[1 << USUAL_BITS];
@@ -64,6 +65,9 @@ static inline int64_t now_ns(const struct follower *follower)
 	return follower->batch->times ? follower->batch->times[follower->at] : 0;
 }
 
+/* follow.c: the turn of a packet that was looked at. row: its place in the batch. */
+void take_one(struct follower *follower, int64_t row, struct looked *it);
+
 /* Whether it is as if it was cut; row: its place in the batch. */
 bool is_shortened(const struct follower *follower, int64_t row);
 
@@ -78,9 +82,6 @@ void settle(struct follower *follower, const struct piece *piece,
 /* The same of the packet whose turn it is, which may begin a flow. */
 void settle_mine(struct follower *follower, const struct result results[MOST_WAYS],
 		 const uint32_t codes[MOST_WAYS]);
-/* A sound packet that ends so by each way, none of them undetermined; nobody wants to see it. */
-void settle_codes(struct follower *follower, const struct looked *it,
-		  const uint32_t codes[MOST_WAYS]);
 /* The same by all ways; piece NULL: the packet whose turn it is. */
 void settle_alike(struct follower *follower, const struct piece *piece, const struct result *result,
 		  uint32_t code);

@@ -53,11 +53,37 @@ void set_usual(struct looked *it)
 	it->is_packet = true;
 }
 
-static struct usual *usual_of(struct follower *follower, const struct looked *it)
+static struct usual *usual_of(struct follower *follower, uint64_t key, uint32_t code, uint8_t flags)
 {
-	uint64_t mixed = (it->key ^ (uint64_t)it->code << 8 ^ it->flags) * 0x9e3779b97f4a7c15;
+	uint64_t mixed = (key ^ (uint64_t)code << 8 ^ flags) * 0x9e3779b97f4a7c15;
 
 	return &follower->usual[mixed >> (64 - USUAL_BITS)];
+}
+
+const struct usual *find_usual(struct follower *follower, uint64_t key, uint32_t code,
+			       uint8_t flags)
+{
+	const struct usual *found = usual_of(follower, key, code, flags);
+
+	return found->key == key && found->code == code && found->flags == flags ? found : NULL;
+}
+
+bool knows_nothing(const struct follower *follower)
+{
+	for (uint32_t i = 0; i < follower->way_count; i++) {
+		const struct ends *ends = &follower->ways[i].ends;
+
+		if (ends->tracks && !is_blank(&ends->conntrack))
+			return false;
+	}
+	return true;
+}
+
+void count_usual(struct follower *follower, const struct usual *usual, int64_t packets)
+{
+	for (uint32_t i = 0; i < follower->way_count; i++)
+		follower->no_memory |= !count_ends(&follower->ways[i].counts, usual->ends[i],
+						   follower->run->outcomes.count, packets);
 }
 
 /* Connection tracking knows nothing of its flow, in any of the ways. */
@@ -112,16 +138,19 @@ static void show_usual(struct follower *follower, const struct usual *found)
 
 bool take_usual(struct follower *follower, struct looked *it)
 {
-	const struct usual *found = usual_of(follower, it);
+	const struct usual *found = find_usual(follower, it->key, it->code, it->flags);
 
-	if (found->key != it->key || found->code != it->code || found->flags != it->flags ||
-	    !is_new(follower, it))
+	if (!found || !is_new(follower, it))
 		return false;
-	leave_usual(follower, it, found);
-	if (follower->batch->columns)
+	if (found->leaves)
+		leave_usual(follower, it, found);
+	if (follower->batch->columns) {
 		show_usual(follower, found);
-	else
-		settle_codes(follower, it, found->ends);
+		return true;
+	}
+	count_usual(follower, found, 1);
+	if (found->begins)
+		count_ordinary(follower->new_flows, it->ordinary);
 	return true;
 }
 
@@ -189,8 +218,10 @@ void note_usual(struct follower *follower, const struct looked *it,
 		found.passed[i] = results[i].passed;
 		found.delivered[i] = results[i].delivered;
 		found.said[i] = results[i].said;
+		found.leaves |= results[i].passed | results[i].delivered;
 	}
-	*usual_of(follower, it) = found;
+	found.begins = begins(follower, &results[0].end, results[0].untracked);
+	*usual_of(follower, it->key, it->code, it->flags) = found;
 }
 
 bool are_told_apart(const struct classes *classes, const struct way_setup *way)

@@ -16,6 +16,8 @@ struct usual {
 	uint64_t key;  /* of struct known; 0: nothing is known */
 	uint32_t code; /* of the end before conntrack */
 	uint8_t flags; /* of TCP */
+	bool leaves;   /* something at conntrack, by one of the ways */
+	bool begins;   /* a flow that is counted */
 	uint8_t states[MOST_WAYS], passed[MOST_WAYS],
 		delivered[MOST_WAYS]; /* as struct result has them */
 	uint16_t said[MOST_WAYS];
@@ -39,6 +41,13 @@ bool are_told_apart(const struct classes *classes, const struct way_setup *way);
 bool is_sound(const struct ordinary *it, const struct known *known, uint32_t code);
 /* It as conntrack sees it: of a sound one the headers need not be read again. */
 void set_usual(struct looked *it);
+/* Conntrack knows nothing of any flow, in any of the ways. */
+bool knows_nothing(const struct follower *follower);
+/* What is known of such packets; NULL: nothing. */
+const struct usual *find_usual(struct follower *follower, uint64_t key, uint32_t code,
+			       uint8_t flags);
+/* So many have ended so; nobody wants to see them. */
+void count_usual(struct follower *follower, const struct usual *usual, int64_t packets);
 /* False: it has to be followed. */
 bool take_usual(struct follower *follower, struct looked *it);
 /* A sound one through conntrack, by one way; returns the code of its end, or NO_CODE if it is not known. */

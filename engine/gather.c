@@ -3,13 +3,13 @@
 
 #include <string.h>
 
-int64_t engine_gather(struct window *window, const struct capture *piece, const int64_t *numbers,
-		      const int64_t *times, const int64_t *rows, int64_t count)
+int64_t gather(struct window *window, const struct capture *piece, const int64_t *numbers,
+	       const int64_t *times, const struct left *left, int64_t count)
 {
 	int64_t taken = 0, used = window->used, at = window->count;
 
 	while (taken < count && at < window->most) {
-		int64_t row = rows[taken];
+		int64_t row = left[taken].row;
 		int32_t length = piece->length[row];
 
 		if (length > window->size - used)

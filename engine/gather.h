@@ -6,6 +6,7 @@
 #ifndef GATHER_H
 #define GATHER_H
 
+#include "left.h"
 #include "predict.h"
 
 struct window {
@@ -17,9 +18,8 @@ struct window {
 	int64_t most, count; /* rows that there is room for; that are there */
 };
 
-/* These rows of a piece, in order, with their numbers and times, as many as there is room for: how many. */
-ENGINE_API int64_t engine_gather(struct window *window, const struct capture *piece,
-				 const int64_t *numbers, const int64_t *times, const int64_t *rows,
-				 int64_t count);
+/* These packets of a piece, in order, with the numbers and times of its rows, as many as there is room for: how many. */
+int64_t gather(struct window *window, const struct capture *piece, const int64_t *numbers,
+	       const int64_t *times, const struct left *left, int64_t count);
 
 #endif

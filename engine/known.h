@@ -10,6 +10,14 @@
 #include "protocols.h"
 #include "transport.h"
 
+/* What Python tells apart by its first bytes is left to it (dossim/packet/cut.py). */
+enum { LEAST_SENT = 14, MOST_SENT = 65549 };
+
+static inline bool is_sendable(struct bytes frame)
+{
+	return frame.length >= LEAST_SENT && frame.length <= MOST_SENT;
+}
+
 enum { TPID = 0x0081, PROVIDER_TPID = 0xa888, MOST_EARLY_TAGS = 2 }; /* in memory order */
 
 /* How long the transport must be for all that rules match on to be there; 0: no ordinary one. */

@@ -183,15 +183,10 @@ ALWAYS_INLINE uint32_t end_at_host(struct run *run, const struct ordinary *it,
 				 known->untracked);
 }
 
-uint32_t end_ordinary(struct run *run, const struct ordinary *it)
+uint32_t end_after_raw(struct run *run, const struct ordinary *it, const struct known *known)
 {
-	const struct known *known = known_of(run, it);
-	uint32_t code = end_in_raw(run, it, known);
+	uint32_t code;
 
-	run->last = NULL;
-	if (code != NO_CODE)
-		return code;
-	run->last = known;
 	if (known->lost)
 		return known->lost;
 	if (known->way != TO_HOST)
@@ -203,6 +198,15 @@ uint32_t end_ordinary(struct run *run, const struct ordinary *it)
 			return code;
 	}
 	return end_at_host(run, it, known);
+}
+
+uint32_t end_ordinary(struct run *run, const struct ordinary *it)
+{
+	const struct known *known = known_of(run, it);
+	uint32_t code = end_in_raw(run, it, known);
+
+	run->last = code == NO_CODE ? known : NULL;
+	return code == NO_CODE ? end_after_raw(run, it, known) : code;
 }
 
 void flow_of(struct run *run, const struct ordinary *it, struct flow *flow)

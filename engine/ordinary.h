@@ -72,8 +72,11 @@ uint32_t code_of(struct run *run, const struct end *end, bool untracked);
 
 /* Its code; NO_CODE if run->no_memory. */
 uint32_t end_ordinary(struct run *run, const struct ordinary *it);
+/* The same of one that raw and what is before it let pass. known: of its classes. */
+uint32_t end_after_raw(struct run *run, const struct ordinary *it, const struct known *known);
 /*
- * The same of a datagram that was put together, from raw on, which is it; NO_CODE: it is not ordinary, or run->no_memory.
+ * As end_ordinary(), of a datagram that was put together, from raw on, which is it; NO_CODE: it is not ordinary,
+ * or run->no_memory.
  * classes: as struct ordinary has them, or 0.
  */
 uint32_t end_datagram(struct run *run, struct bytes frame, uint32_t largest, uint64_t classes,

@@ -8,6 +8,7 @@
 struct outcome {
 	struct end end;
 	uint32_t untracked;
+	uint32_t elsewhere; /* its code among the outcomes of a follower; NO_CODE: not asked yet */
 	int64_t packets;
 };
 

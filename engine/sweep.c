@@ -2,9 +2,10 @@
 #include "sweep.h"
 
 #include "artefacts.h"
+#include "follow.h"
+#include "follow_usual.h"
 #include "known.h"
 
-enum { LEAST_SENT = 14, MOST_SENT = 65549 };
 /* Packets that are looked at in three steps; most frames are one behind the other: so many bytes before their turn. */
 enum { AT_ONCE = 64, AHEAD = 2048 };
 
@@ -40,6 +41,7 @@ struct some {
 	struct place place[AT_ONCE];
 	const uint8_t *ip[AT_ONCE];
 	uint32_t source[AT_ONCE]; /* as struct ordinary has it */
+	uint64_t key[AT_ONCE];	  /* of struct known; 0: of a fragment, or an odd one */
 	uint32_t code[AT_ONCE];	  /* where they end, NO_CODE if they are left */
 	uint8_t is_odd
 		[AT_ONCE]; /* not ordinary, of a bad header, or perhaps incomplete: the code is not known yet */
@@ -50,12 +52,6 @@ struct some {
 static inline bool is_usual(struct place place)
 {
 	return place.segment == 20 && place.version == 4 && !place.tags;
-}
-
-/* What Python tells apart by its first bytes is left to it (dossim/packet/cut.py). */
-static inline bool is_sendable(struct bytes frame)
-{
-	return frame.length >= LEAST_SENT && frame.length <= MOST_SENT;
 }
 
 static inline struct bytes frame_at(const struct some *some, uint32_t at)
@@ -213,6 +209,7 @@ ALWAYS_INLINE void find_code(struct run *run, struct some *some, uint32_t at, ui
 {
 	const struct known *known = known_at(run, some, at, key);
 
+	some->key[at] = key;
 	some->code[at] = known->early && is_seen_early ? known->early : known->raw;
 }
 
@@ -232,6 +229,7 @@ static void find_fragment_code(struct run *run, struct some *some, uint32_t at)
 	it.segment = 20;
 	it.fragment = kind_of_fragment(it.ip);
 	some->code[at] = known_at(run, some, at, key_of(run, &it))->early;
+	some->key[at] = 0;
 	some->is_odd[at] = false;
 }
 
@@ -317,56 +315,99 @@ static __attribute__((noinline)) void end_odd(struct run *run, struct some *some
 
 	some->code[at] = some->place[at].version ? end_doubtful(run, frame) : end_other(run, frame);
 	some->is_from_host[at] = run->is_from_host;
+	some->key[at] = 0;
 }
 
-static void count_some(struct sweep *sweep, struct some *some, const int64_t *all_times,
-		       int64_t *left, int64_t *left_count)
+/* Without branches: where every second packet is left, none of them could be predicted. */
+static int64_t count_some(struct sweep *sweep, struct some *some, const int64_t *all_times,
+			  struct left *left)
 {
 	const int64_t *times = all_times + some->from;
 	const int32_t *wire = some->capture->wire_length + some->from;
 	const int32_t *length = some->capture->length + some->from;
 	int64_t earliest = sweep->earliest_ns, latest = sweep->latest_ns;
-	int64_t from_host = 0, cut = 0, left_now = *left_count;
+	int64_t from_host = 0, cut = 0, left_count = 0;
 
 	for (uint32_t at = 0; at < some->count; at++) {
+		bool is_left;
+
 		if (__builtin_expect(some->is_odd[at], 0))
 			end_odd(sweep->run, some, at);
-		if (some->code[at] == NO_CODE) {
-			left[left_now++] = some->from + at;
-			continue;
-		}
+		is_left = some->code[at] == NO_CODE;
+		left[left_count] = (struct left){.row = some->from + at, .key = some->key[at]};
+		left_count += is_left;
 		sweep->run->outcomes.list[some->code[at]].packets++;
-		from_host += some->is_from_host[at];
-		cut += wire[at] > length[at];
+		from_host += some->is_from_host[at] & !is_left;
+		cut += (wire[at] > length[at]) & !is_left;
 		earliest = times[at] < earliest ? times[at] : earliest;
 		latest = times[at] > latest ? times[at] : latest;
 	}
-	sweep->packets += some->count - (left_now - *left_count);
+	sweep->packets += some->count - left_count;
 	sweep->from_host += from_host;
 	sweep->cut += cut;
 	sweep->earliest_ns = earliest;
 	sweep->latest_ns = latest;
-	*left_count = left_now;
+	return left_count;
+}
+
+/* -- what is said of those that are left -- */
+
+/* Of an ordinary packet, unless what is known of its classes gave way to others since. */
+static inline void end_left(struct run *run, const struct some *some, struct left *left)
+{
+	uint32_t at = (uint32_t)(left->row - some->from);
+	struct place place = some->place[at];
+	const struct known *known = slot_of(run, left->key);
+	struct ordinary it = ordinary_of(some, at, place.version);
+
+	if (known->key != left->key) {
+		left->key = 0;
+		return;
+	}
+	it.start = (uint16_t)(14 + 4 * place.tags);
+	it.group = (it.ip - it.start)[0] & 1;
+	left->code = end_after_raw(run, &it, known);
+	left->is_from_host = known->is_from_host;
+	left->flags = it.protocol == TCP ? it.ip[it.segment + 13] : 0;
+	if (left->code == NO_CODE || !is_sound(&it, known, left->code))
+		left->key = 0;
+}
+
+static void say(struct run *run, const struct some *some, struct left *left, int64_t count,
+		bool is_wanted)
+{
+	for (int64_t i = 0; i < count; i++) {
+		if (!is_wanted)
+			left[i].key = 0;
+		else if (left[i].key)
+			end_left(run, some, &left[i]);
+	}
 }
 
 bool sweep_rows(struct sweep *sweep, const struct capture *capture, const int64_t *times,
-		int64_t count, int64_t *left, int64_t *left_count)
+		int64_t count, struct left *left, int64_t *left_count)
 {
+	bool is_wanted = sweep->follower && wants_more(sweep->follower);
 	struct some some = {.capture = capture};
 
 	*left_count = 0;
 	for (; some.from < count && !sweep->run->no_memory; some.from += some.count) {
+		struct left *mine = left + *left_count;
+		int64_t mine_count;
+
 		some.count = (uint32_t)(count - some.from < AT_ONCE ? count - some.from : AT_ONCE);
 		look_at_some(sweep->run->world, &some);
 		ask(sweep->run->world->classes, &some);
 		find_codes(sweep->run, &some);
-		count_some(sweep, &some, times, left, left_count);
+		mine_count = count_some(sweep, &some, times, mine);
+		say(sweep->run, &some, mine, mine_count, is_wanted);
+		*left_count += mine_count;
 	}
 	return !sweep->run->no_memory;
 }
 
 int64_t engine_sweep(struct sweep *sweep, const struct capture *capture, const int64_t *times,
-		     int64_t count, int64_t *left, int64_t *left_count)
+		     int64_t count, struct left *left, int64_t *left_count)
 {
 	struct bytes frame;
 	int64_t there = 0;

@@ -115,7 +115,7 @@ class _Shard:
         sweep = None if self.job.keeps_packets else Sweep(alone.engine)
         own = [address.ip for address in self.job.host.addresses]
         for whole in self._captures(walk):
-            window = whole if sweep is None else whole.among(sweep.take(whole))
+            window = whole if sweep is None else whole.among(sweep.take(whole)["row"])
             self.span = merged(self.span, span_of(window.timestamp_ns))
             artefacts = artefacts_of(window, own)
             instead = judged_by(window, artefacts, every(window), self.given.senders)

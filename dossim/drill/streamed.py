@@ -198,7 +198,7 @@ class _Run:
         own = [address.ip for address in self.situation.host.addresses]
         counter = None if self.table is None else FlowCounter(self.situation.host, self.table)
         with self._batches(counter) as batches:
-            sweeps = [] if _is_shown(self.watchers) else [Sweep(batches.engine) for _ in range(threads())]
+            sweeps = [] if _is_shown(self.watchers) else [batches.sweep() for _ in range(threads())]
             for window in self.stream.windows(sweeps):
                 if counter is not None:
                     counter.last(span_of(window.timestamp_ns))

@@ -5,18 +5,28 @@ from __future__ import annotations
 import ctypes
 import weakref
 from enum import IntEnum
+from typing import Protocol
 
 import numpy as np
 import numpy.typing as npt
 
 from dossim.engine.gather import Window
-from dossim.engine.layout import BlocksStruct, FileStruct, ReadingStruct, RunnerStruct
+from dossim.engine.layout import LEFT, BlocksStruct, FileStruct, ReadingStruct, Rows, RunnerStruct
 from dossim.engine.library import function
+from dossim.engine.predictor import Given
 from dossim.engine.records import Room, address_of
-from dossim.engine.sweep import Sweep
+from dossim.engine.sweep import Sweep, Timed
 
 _POINTER = ctypes.c_void_p
 _NONE = -1
+_OUT_OF_MEMORY = -2
+
+
+class Numbered(Timed, Protocol):
+    """The arrays of a Capture."""
+
+    @property
+    def record(self) -> npt.NDArray[np.int64]: ...
 
 
 class Step(IntEnum):
@@ -33,7 +43,7 @@ class Pieces:
 
     def __init__(self, size: int, padding: int, most: int, sweep: Sweep) -> None:
         self._data, self._room, self._sweep = np.zeros(size + padding, np.uint8), Room(most), sweep
-        self._left = np.empty(most, np.int64)
+        self._left = np.empty(most, LEFT)
         self._struct = RunnerStruct(
             address_of(self._data), self._room.struct, sweep.address, self._left.ctypes.data, 0, 0, 0
         )
@@ -51,10 +61,10 @@ class Course:
     def __init__(self, size: int, window: Window) -> None:
         """Raises MemoryError."""
         self._reading = ReadingStruct(descriptor=_NONE, size=size)
-        self._window = _POINTER(window.address)
+        self._window = window
         self._kept: object = None
         new = function("engine_course", [_POINTER] * 2, _POINTER)
-        self._course = new(ctypes.byref(self._reading), ctypes.byref(self._window))
+        self._course = new(ctypes.byref(self._reading), window.address)
         if not self._course:
             raise MemoryError("the engine has no memory")
         free = weakref.finalize(self, function("engine_course_free", [_POINTER], None), self._course)
@@ -63,6 +73,9 @@ class Course:
         self._leave_turn = function("engine_leave_turn", [_POINTER, ctypes.c_uint32], None)
         self._take_place = function("engine_take_place", [_POINTER, ctypes.c_int64], ctypes.c_uint32)
         self._leave_place = function("engine_leave_place", [_POINTER, ctypes.c_int64], None)
+        self._hand_on = function("engine_hand_on", [_POINTER] * 6 + [ctypes.c_int64], ctypes.c_int64)
+        self._change_window = function("engine_change_window", [_POINTER] * 2, None)
+        self._followed = function("engine_window_followed", [_POINTER], None)
         self._close = function("engine_close_course", [_POINTER], None)
 
     def run(self, pieces: Pieces) -> Step:
@@ -70,7 +83,7 @@ class Course:
         return Step(self._run(self._course, pieces.address))
 
     def close(self) -> None:
-        """Nobody wants anything more: all threads are to end."""
+        """Nobody wants anything more: all threads are to end. From here on none of them uses a follower."""
         self._close(self._course)
 
     # -- for whoever has the turn --
@@ -127,11 +140,37 @@ class Course:
         """It is the turn of the next piece."""
         self._leave_place(self._course, pieces.place)
 
-    def use(self, window: Window) -> None:
-        """What is left goes to another window from here on."""
-        self._window.value = window.address
+    def hand_on(self, sweep: Sweep, piece: Numbered, left: Rows) -> int:
+        """What the sweep left of a piece: its follower takes it or, from a packet on of which more has to be known, the
+        window. How many there was room for. Raises MemoryError.
+        """
+        given = Given(piece)
+        numbers, times = (np.ascontiguousarray(column) for column in (piece.record, piece.timestamp_ns))
+        taken = self._hand_on(
+            self._course,
+            sweep.address,
+            given.address,
+            numbers.ctypes.data,
+            times.ctypes.data,
+            left.ctypes.data,
+            len(left),
+        )
+        if taken == _OUT_OF_MEMORY:
+            raise MemoryError("following packets needs more memory than there is")
+        return int(taken)
+
+    def change(self, window: Window) -> None:
+        """What is left goes to another window, which is empty, from here on. If the one before has packets, no follower
+        takes others until it is told that they have been :meth:`followed`.
+        """
+        self._change_window(self._course, window.address)
+        self._window = window
 
     # -- at any time --
+
+    def followed(self) -> None:
+        """The packets of one more window."""
+        self._followed(self._course)
 
     @property
     def taken(self) -> int:

@@ -167,7 +167,7 @@ class Follower:
         """Raises MemoryError."""
         kept = Kept()
         self._used = engine, ways, new_flows, kept
-        self._number, self._ways = 0, len(ways)
+        self._ways = len(ways)
         given = (WayStruct * len(ways))(*(_way_struct(way, kept) for way in ways))
         setup = FollowerStruct(
             ctypes.addressof(engine.struct),
@@ -182,6 +182,11 @@ class Follower:
         self._handle = function("engine_follower", [_POINTER], _POINTER)(ctypes.byref(setup))
         if not self._handle:
             raise MemoryError("following packets needs more memory than there is")
+
+    @property
+    def address(self) -> int:
+        """Until it is closed."""
+        return int(self._handle)
 
     def __enter__(self) -> Follower:
         return self
@@ -219,7 +224,6 @@ class Follower:
             ctypes.addressof(columns) if ends else None,
             None if times is None else kept.array(times.astype(np.int64, copy=False)),
             None if doubt is None else doubt.address,
-            first=self._number,
             count=count,
             is_last=is_last,
             stops=stops,
@@ -233,7 +237,6 @@ class Follower:
         found = (FollowedStruct * self._ways)()
         run = function("engine_follow", [_POINTER] * 3, ctypes.c_int64)
         given.require(run(self._handle, ctypes.byref(batch), ctypes.byref(found)))
-        self._number += batch.taken
         ways = [
             Followed(
                 mine,

@@ -61,10 +61,11 @@ FLOW = np.dtype(
 OUTCOME = np.dtype(
     [
         *(("fate", _U8), ("stage", _U8), ("reason", _U16), ("entry", _I32), ("untracked", _U32)),
-        ("packets", _I64),
+        *(("elsewhere", _U32), ("packets", _I64)),
     ],
     align=True,
 )
+LEFT = np.dtype([("row", _I64), ("key", _U64), ("code", _U32), ("flags", _U8), ("is_from_host", _U8), ("pad", _U8, 2)])
 
 SEVERAL = np.dtype(
     [
@@ -150,7 +151,7 @@ class ColumnsStruct(ctypes.Structure):
 
 class SweepStruct(ctypes.Structure):
     _fields_ = (
-        ("run", _POINTER),
+        *(("run", _POINTER), ("follower", _POINTER)),
         *((name, ctypes.c_int64) for name in ("packets", "from_host", "cut", "earliest_ns", "latest_ns")),
     )
 
@@ -198,7 +199,7 @@ class ReadingStruct(ctypes.Structure):
 class RunnerStruct(ctypes.Structure):
     _fields_ = (
         *(("data", _POINTER), ("walk", WalkStruct), ("sweep", _POINTER), ("left", _POINTER)),
-        *((name, ctypes.c_int64) for name in ("left_count", "gathered", "place")),
+        *((name, ctypes.c_int64) for name in ("left_count", "handed_on", "place")),
     )
 
 
@@ -232,7 +233,7 @@ class BatchStruct(ctypes.Structure):
     _fields_ = (
         *((name, _POINTER) for name in ("capture", "columns", "times", "doubt", "refused", "refused_reasons")),
         *(("refused_count", ctypes.c_int64), ("shortened", _POINTER), ("whole_length", _POINTER)),
-        *(("first", ctypes.c_int64), ("count", ctypes.c_int64)),
+        ("count", ctypes.c_int64),
         *(("shortened_reason", ctypes.c_uint16), ("is_last", ctypes.c_uint8), ("stops", ctypes.c_uint8)),
         ("pad", ctypes.c_uint8 * 4),
         *((name, ctypes.c_int64) for name in ("taken", "from_host", "cut")),
@@ -276,7 +277,7 @@ class FlowCountsStruct(ctypes.Structure):
 LAYOUT: tuple[np.dtype[np.void] | type[ctypes.Structure], ...] = (
     *(RANGE4, RANGE6, CONDITION, ENTRY, PORT_RANGE, PORT_MEMBER, PORT_SET, FAILSAFE, TIER, ROUTE, FLOW),
     *(NetsStruct, RulesStruct, ChainStruct, AfterStruct, WorldStruct, CaptureStruct, ColumnsStruct),
-    *(OUTCOME, SweepStruct, WindowStruct, FileStruct, WalkStruct, BlocksStruct, ReadingStruct, RunnerStruct),
+    *(OUTCOME, LEFT, SweepStruct, WindowStruct, FileStruct, WalkStruct, BlocksStruct, ReadingStruct, RunnerStruct),
     *(SEVERAL, LATE, TOLD, SAYING, DoubtStruct, WayStruct, FollowerStruct, WayColumnsStruct, BatchStruct),
     *(FollowedStruct, CUT_COUNT, CountedStruct, FlowSetupStruct, FlowCountsStruct),
 )

@@ -1,5 +1,5 @@
 """``engine/sweep.c``: pieces of a capture, of which packets that are dropped before connection tracking, by themselves
-and for sure, are counted; all others are left.
+and for sure, are counted; all others are left, for a follower if there is one.
 """
 
 from __future__ import annotations
@@ -12,7 +12,8 @@ from typing import Protocol
 import numpy as np
 import numpy.typing as npt
 
-from dossim.engine.layout import OUTCOME, SweepStruct
+from dossim.engine.follower import Follower
+from dossim.engine.layout import LEFT, OUTCOME, Rows, SweepStruct
 from dossim.engine.library import function
 from dossim.engine.predictor import Frames, Given, Predictor
 from dossim.engine.totals import Kind
@@ -45,18 +46,19 @@ class Timed(Frames, Protocol):
 
 
 class Sweep:
-    """Counts packets piece by piece; for one thread. Of those that it did not leave: ``packets``; ``from_host``, with
-    an address of the host as source; ``cut``, of which the capture has not all bytes.
+    """Counts packets piece by piece; for one thread. The ``follower`` takes those that are left, where they are handed
+    on (:mod:`dossim.engine.course`). Of all that were counted, here or by the follower: ``packets``; ``from_host``,
+    with an address of the host as source; ``cut``, of which the capture has not all bytes.
     """
 
-    def __init__(self, predictor: Predictor) -> None:
+    def __init__(self, predictor: Predictor, follower: Follower | None = None) -> None:
         """Raises MemoryError."""
-        self._predictor = predictor  # lives as long
+        self._used = predictor, follower  # live as long
         run = function("engine_run", [_POINTER], _POINTER)(ctypes.byref(predictor.struct))
         if not run:
             raise MemoryError("the engine has no memory")
         weakref.finalize(self, function("engine_run_free", [_POINTER], None), run)
-        self._struct = SweepStruct(run=run, earliest_ns=_NO_TIME, latest_ns=-_NO_TIME)
+        self._struct = SweepStruct(run, follower and follower.address, earliest_ns=_NO_TIME, latest_ns=-_NO_TIME)
         self.address = ctypes.addressof(self._struct)
         arguments = [_POINTER, _POINTER, _POINTER, ctypes.c_int64, _POINTER, _POINTER]
         self._sweep = function("engine_sweep", arguments, ctypes.c_int64)
@@ -75,16 +77,16 @@ class Sweep:
 
     @property
     def span(self) -> Span | None:
-        """The times of all packets that it counted; None: there are none."""
+        """The times of all packets that it has seen; None: it has counted none."""
         return (self._struct.earliest_ns, self._struct.latest_ns) if self._struct.packets else None
 
-    def take(self, capture: Timed) -> I64:
-        """Count a piece; which packets are left, in order: those that get to connection tracking or are none of IP,
-        fragments, and those of which the capture, or hardware that was not done yet, hides what decides. Raises
-        ValueError for a packet that is not within the data, MemoryError.
+    def take(self, capture: Timed) -> Rows:
+        """Count a piece; which packets are left, in order, as rows of LEFT: those that get to connection tracking or
+        are none of IP, fragments, and those of which the capture, or hardware that was not done yet, hides what
+        decides. Raises ValueError for a packet that is not within the data, MemoryError.
         """
         count = len(capture.offset)
-        left, left_count = np.empty(count, np.int64), ctypes.c_int64()
+        left, left_count = np.empty(count, LEFT), ctypes.c_int64()
         given, times = Given(capture), np.asarray(capture.timestamp_ns, np.int64)
         given.require(
             self._sweep(
@@ -99,13 +101,13 @@ class Sweep:
         return left[: left_count.value]
 
     def ends(self) -> dict[Kind, int]:
-        """The packets of each kind of end."""
+        """The packets of each kind of end, without those that the follower took."""
         where = _POINTER()
         get = function("engine_outcomes", [_POINTER, _POINTER], ctypes.c_uint32)
         count = get(self._struct.run, ctypes.byref(where))
         assert where.value is not None
         found = Counter[Kind]()
-        for row in np.frombuffer(ctypes.string_at(where.value, count * OUTCOME.itemsize), OUTCOME):
+        for row in np.frombuffer(ctypes.string_at(where.value, count * OUTCOME.itemsize), OUTCOME)[1:]:
             if row["packets"]:
                 found[int(row["fate"]), int(row["stage"]), int(row["entry"]), int(row["reason"])] += int(row["packets"])
         return dict(found)

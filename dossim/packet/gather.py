@@ -1,4 +1,4 @@
-"""What sweeps leave of the pieces of a capture, one after the other in windows."""
+"""What sweeps leave of the pieces of a capture and no follower takes there, one after the other in windows."""
 
 from __future__ import annotations
 
@@ -6,11 +6,10 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
-import numpy as np
-import numpy.typing as npt
-
 from dossim.engine.course import Course
 from dossim.engine.gather import Window
+from dossim.engine.layout import Rows
+from dossim.engine.sweep import Sweep
 from dossim.packet.capture import Capture
 from dossim.packet.linkdecoders import ETHERNET
 from dossim.packet.linknames import link_name
@@ -24,13 +23,15 @@ assert 2 * LARGEST_PACKET < _SIZE
 
 @dataclass(frozen=True)
 class Held:
-    """A window, and ``taken``: how many bytes were read of all files when it was complete. Its memory is used for
-    another one after ``give_back``.
+    """A window, and ``taken``: how many bytes were read of all files when it was complete. ``followed`` is to be called
+    when nothing more is done with its packets before others are; its memory is used for another one after
+    ``give_back``.
     """
 
     capture: Capture
     taken: int
-    give_back: Callable[[], None]
+    give_back: Callable[[], None] = lambda: None
+    followed: Callable[[], None] = lambda: None
 
 
 class Gathered:
@@ -47,15 +48,15 @@ class Gathered:
         self._counted = 0  # packets of the course
         self._path = ""
 
-    def add(self, piece: Capture, left: npt.NDArray[np.int64], taken: int, *, is_last: bool) -> Iterator[Held]:
-        """The packets in these rows of the next piece. Returns the windows that are complete now: ``taken`` as Held has
+    def add(self, sweep: Sweep, piece: Capture, left: Rows, taken: int, *, is_last: bool) -> Iterator[Held]:
+        """What the sweep has left of the next piece. Returns the windows that are complete now: ``taken`` as Held has
         it; ``is_last``: of its file.
         """
         self._path = piece.path
         self._skipped.update(piece.skipped)
         self._links.update(piece.link_types)
         while len(left):
-            left = left[self._window.add(piece, left) :]
+            left = left[self.course.hand_on(sweep, piece, left) :]
             if len(left):
                 yield self.complete(taken)
         if is_last:
@@ -89,8 +90,8 @@ class Gathered:
         self._skipped.clear()
         self._links.clear()
         self._window = self._empty()
-        self.course.use(self._window)
-        return Held(capture, taken, give_back)
+        self.course.change(self._window)
+        return Held(capture, taken, give_back, self.course.followed if len(offset) else lambda: None)
 
     def _empty(self) -> Window:
         return self._free.pop() if self._free else Window(_SIZE, PADDING, _MOST)

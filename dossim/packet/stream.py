@@ -87,7 +87,9 @@ class Stream:
 
     def windows(self, sweeps: Sequence[Sweep] = ()) -> Iterator[Capture]:
         """The capture from its first packet on. The arrays of a window are used again when the next but one is taken.
-        With sweeps, one for each thread, windows have the packets that these leave, which may be none.
+        With sweeps, one for each thread, windows have the packets that these leave and their follower does not take,
+        which may be none: it has taken all that come before a window when that is there, and takes those behind it
+        once the next one is asked for.
 
         ``skipped`` and ``link_types`` of a window are not ordered, and its warnings are those about its end. Raises
         CaptureError, as read_capture() does.
@@ -98,6 +100,7 @@ class Stream:
             for window in windows:
                 self.taken = max(window.taken, self.taken)
                 yield window.capture
+                window.followed()
                 used.append(window)
                 if len(used) > _USED:
                     used.popleft().give_back()

@@ -1,4 +1,5 @@
-"""A capture that is swept in several threads: its windows have the packets that the sweeps leave.
+"""A capture that is swept in several threads: its windows have the packets that the sweeps leave, and of which their
+follower, if there is one, does not know enough.
 
 The threads are in the engine (``engine/course.c``) for most pieces. They come back for those that it leaves to the
 readers: of other link types, compressed, with blocks that describe others, where a file begins and ends.
@@ -53,7 +54,7 @@ class Sweeping:
         threads = started(self._run, len(self._sweeps))
         try:
             for found in self._told.taken(_PATIENCE_S):
-                yield found or Held(Capture.from_frames([]), self._taken(), lambda: None)
+                yield found or Held(Capture.from_frames([]), self._taken())
         finally:
             self._course.close()
             self._told.close(threads)
@@ -89,7 +90,7 @@ class Sweeping:
         return part, error
 
     def _work(self, thread: int, part: Part | None, error: BaseException | None) -> None:
-        """Sweeps a part, and gathers what is left of it in its place; without one, all ends there."""
+        """Sweeps a part, and hands on what is left of it in its place; without one, all ends there."""
         capture, left, (pieces, sweep) = None, None, self._sweeps[thread]
         try:
             if part is not None:
@@ -101,7 +102,7 @@ class Sweeping:
             return
         try:
             if part is not None and capture is not None and left is not None:
-                for window in self._gathered.add(capture, left, part.taken, is_last=part.is_last):
+                for window in self._gathered.add(sweep, capture, left, part.taken, is_last=part.is_last):
                     self._told.tell(window)
                 part.give_back()
         except BaseException as raised:  # as above

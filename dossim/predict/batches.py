@@ -13,6 +13,7 @@ from dossim.engine.follower import WAITS, Counted, Followed, Follower, Limits, R
 from dossim.engine.layout import Rows
 from dossim.engine.new_flows import BegunFlows
 from dossim.engine.predictor import DoubtGiven
+from dossim.engine.sweep import Sweep
 from dossim.engine.totals import Kind
 from dossim.model.disposition import Disposition
 from dossim.model.host import Host
@@ -141,6 +142,12 @@ class Batches:
 
     def __exit__(self, *_: object) -> None:
         self._follower.close()
+
+    def sweep(self) -> Sweep:
+        """For one thread, while nothing is shown: what it leaves is taken as by :meth:`take_complete`, where it is
+        handed on. Raises MemoryError.
+        """
+        return Sweep(self.engine, self._follower)
 
     def take(
         self, capture: Capture, doubt: Doubt | None = None, why: Why | None = None, *, is_last: bool = False

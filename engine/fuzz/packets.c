@@ -151,7 +151,8 @@ static void compare(struct world world, const struct capture *capture, int64_t c
 /* What is not left is counted. */
 static void sweep(const struct world *world, const struct capture *capture, int64_t count)
 {
-	int64_t left[MOST], left_count, found = 0;
+	struct left left[MOST];
+	int64_t left_count, found = 0;
 	const int64_t times[MOST] = {0};
 	struct sweep sweep = {.run = engine_run(world)};
 	const struct outcome *list;
@@ -192,7 +193,6 @@ static void follow_batch(struct follower *follower, const struct capture *all, i
 		.refused_reasons = refused_reasons,
 		.shortened = shortened,
 		.whole_length = capture.length,
-		.first = first,
 		.count = count,
 		.shortened_reason = REASONS + 1,
 		.is_last = is_last,
@@ -278,6 +278,96 @@ static void follow_all(struct world world, const struct capture *capture, int64_
 	require(!memcmp(&ended[0], &ended[1], sizeof *ended));
 }
 
+/* So many end so by one way. */
+static int64_t count_of(const struct follower *follower, uint32_t way, const struct outcome *of)
+{
+	struct counted counted;
+	int64_t found = 0;
+
+	engine_followed(follower, way, &counted);
+	for (uint64_t i = 0; i < counted.packet_count; i++)
+		if (!memcmp(&counted.outcomes[i].end, &of->end, sizeof of->end) &&
+		    counted.outcomes[i].untracked == of->untracked)
+			found += counted.packets[i];
+	for (uint64_t i = 0; i < counted.cut_count; i++) {
+		const struct outcome *cut = &counted.outcomes[counted.cuts[i].code];
+
+		if (!memcmp(&cut->end, &of->end, sizeof of->end) && cut->untracked == of->untracked)
+			found += counted.cuts[i].packets;
+	}
+	return found;
+}
+
+/* These packets, and no more. */
+static void finish(struct follower *follower, const struct capture *capture, int64_t count)
+{
+	struct follow_batch batch = {.capture = capture, .count = count, .is_last = true};
+	struct followed followed[2];
+
+	require(engine_follow(follower, &batch, followed) == ALL_PREDICTED);
+}
+
+/* What a sweep leaves, as far as it is taken where it is, and the rest afterwards: all end as without it. */
+static void hand_on(const struct world *world, const struct capture *capture, int64_t count)
+{
+	const struct way_setup ways[] = {
+		{NULL, NULL, NULL, NULL, 0, 0, {0}},
+		{&after, &raw, &raw, ports + 1, 1, world->records_flows, {0}},
+	};
+	const struct flow_setup flow_setup = {nets[0], ports + 1, 1, 0, 1, {0}, {42, 43}, 5};
+	struct flow_counts flow_counts[2];
+	struct new_flows *new_flows[2];
+	struct follower *followers[2];
+	struct left left[MOST];
+	int64_t left_count, taken, offset[MOST], times[MOST] = {0};
+	int32_t length[MOST], wire[MOST];
+	const struct outcome *list;
+	struct counted counted;
+	struct sweep sweep = {.run = engine_run(world)};
+	uint32_t codes;
+
+	for (int i = 0; i < 2; i++) {
+		new_flows[i] = engine_new_flows(&flow_setup);
+		followers[i] = engine_follower(&(struct follower_setup){
+			world, ways, 2, new_flows[i], 42, 100000, 20000, 0, {0}});
+		require(followers[i]);
+	}
+	finish(followers[0], capture, count);
+	sweep.follower = followers[1];
+	require(sweep.run);
+	require(engine_sweep(&sweep, capture, times, count, left, &left_count) == ALL_PREDICTED);
+	taken = follow_left(followers[1], &sweep, capture, left, left_count);
+	require(taken >= 0 && sweep.packets + left_count == count + taken);
+	for (int64_t i = taken; i < left_count; i++) {
+		offset[i - taken] = capture->offset[left[i].row];
+		length[i - taken] = capture->length[left[i].row];
+		wire[i - taken] = capture->wire_length[left[i].row];
+	}
+	finish(followers[1], &(struct capture){capture->data, offset, length, wire, capture->size},
+	       left_count - taken);
+	codes = engine_outcomes(sweep.run, &list);
+	for (uint32_t way = 0; way < 2; way++) {
+		engine_followed(followers[0], way, &counted);
+		for (uint64_t i = 1; i < counted.outcome_count; i++) {
+			const struct outcome *of = &counted.outcomes[i];
+			int64_t found = count_of(followers[1], way, of);
+
+			for (uint32_t code = 1; code < codes; code++)
+				if (!memcmp(&list[code].end, &of->end, sizeof of->end) &&
+				    list[code].untracked == of->untracked)
+					found += list[code].packets;
+			require(found == count_of(followers[0], way, of));
+		}
+	}
+	for (int i = 0; i < 2; i++) {
+		engine_flow_counts(new_flows[i], &flow_counts[i]);
+		engine_unfollow(followers[i]);
+		engine_new_flows_free(new_flows[i]);
+	}
+	require(!memcmp(&flow_counts[0], &flow_counts[1], sizeof *flow_counts));
+	engine_run_free(sweep.run);
+}
+
 static void all_functions(const struct world *world, const struct capture *capture, int64_t count)
 {
 	uint8_t fate[MOST] = {0}, stage[MOST], untracked[MOST], odd[MOST] = {0}, verdict[MOST];
@@ -294,6 +384,7 @@ static void all_functions(const struct world *world, const struct capture *captu
 	require(engine_predict(world, capture, count, NULL, &columns) == ALL_PREDICTED);
 	compare(*world, capture, count, &columns);
 	sweep(world, capture, count);
+	hand_on(world, capture, count);
 	follow_all(*world, capture, count);
 	engine_decide(&world->raw, flows, columns.flow_count, verdict, entry);
 	memset(odd, 1, sizeof odd);

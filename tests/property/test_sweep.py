@@ -50,7 +50,7 @@ def test_windows_are_counted_as_columns_are() -> None:
             is_left = (odd != 0) | (marks & LEFT_BY != 0)
             is_left |= (draft.fate != FATE_CODE[Fate.DROPPED]) | (draft.stage >= STAGE_CODE[Stage.CONNTRACK])
             is_left |= capture.wire_length > 65_549  # Python tells which of them can be sent
-            assert sweep.take(capture).tolist() == np.flatnonzero(is_left).tolist()
+            assert sweep.take(capture)["row"].tolist() == np.flatnonzero(is_left).tolist()
             ends.update(zip(*(getattr(draft, name)[~is_left].tolist() for name in KIND), strict=True))
             sent += int(np.count_nonzero(marks[~is_left] & SENT_BY_HOST))
             cut += int((capture.wire_length > capture.length)[~is_left].sum())

@@ -25,6 +25,7 @@ from dossim.model.host import Host
 from dossim.packet.capture import Capture, read_capture
 from dossim.packet.source import Reading
 from dossim.packet.stream import Stream
+from dossim.predict.batches import Batches
 from dossim.predict.world import predictor_of
 from enforcer.model.choices import ModeChoice
 from enforcer.policy.resources import Resources
@@ -144,7 +145,7 @@ def test_a_sweep_counts_and_leaves_the_same_whatever_the_windows(tmp_path: Path,
     path.write_bytes(whole if rng.random() < 0.7 else whole[: rng.randrange(len(whole) // 2, len(whole) + 1)])
     engine = predictor_of(plan_for(Resources(), host, ModeChoice.RAW), host)
     at_once, expected = Sweep(engine), read_capture(path)
-    left = packets_of(expected.among(at_once.take(expected)))
+    left = packets_of(expected.among(at_once.take(expected)["row"]))
     for window, begins in itertools.product((*WINDOWS, rng.randrange(1, 2000)), (False, True)):
         if len(whole) > 300 * window:
             continue  # more would only take long
@@ -165,6 +166,31 @@ def test_a_sweep_counts_and_leaves_the_same_whatever_the_windows(tmp_path: Path,
         assert stream.taken == path.stat().st_size
         spans = [times_of(packets), *(sweep.span for sweep in sweeps)]
         assert reduce(merged, spans) == span_of(expected.timestamp_ns)
+
+
+@pytest.mark.parametrize("window", [100, 4096, 1 << 20])
+def test_a_follower_takes_what_is_left_up_to_what_python_has_to_see(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, window: int
+) -> None:
+    """And goes on when that has been taken: when the next window is asked for."""
+    monkeypatch.setattr("dossim.packet.gather._MOST", 10)
+    host = Host("jasper")
+    good = bytes(Ether() / IP(src="198.51.100.7", dst="192.0.2.1") / UDP(sport=7) / Raw(bytes(40)))
+    not_summed, dropped = good[:24] + bytes(2) + good[26:], good[:24] + bytes([good[24] ^ 1]) + good[25:]
+    path = tmp_path / "x.pcap"
+    path.write_bytes(pcap([good, dropped] * 500 + [not_summed] + [good] * 500))
+    with Batches(plan_for(Resources(), host, ModeChoice.RAW), host, shows=False) as batches:
+        sweeps = [batches.sweep() for _ in range(2)]
+        windows = Stream([path], ANY, window, is_hashed=False).windows(sweeps)
+        found = [(packets_of(capture), sum(sweep.packets for sweep in sweeps)) for capture in windows if len(capture)]
+        ends = batches.counts()[0].ends
+    ((packets, taken_before),) = found
+    assert [packet.record for packet in packets] == list(range(1000, 1010))
+    assert packets[0].frame == not_summed
+    assert taken_before == 1000
+    assert sum(sweep.packets for sweep in sweeps) == 1491
+    assert sum(ends.values()) == 991
+    assert sum(sum(sweep.ends().values()) for sweep in sweeps) == 500
 
 
 def times_of(packets: list[Packet]) -> Span | None:

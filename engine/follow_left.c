@@ -1,0 +1,171 @@
+// SPDX-License-Identifier: Apache-2.0
+/* The packets that a sweep leaves of a piece of a capture, in the order of their arrival. */
+#include "follow_look.h"
+#include "known.h"
+#include "left.h"
+#include "sweep.h"
+
+/* Those of one piece. */
+struct task {
+	struct follower *follower;
+	struct sweep *sweep;
+	const struct capture *piece;
+	const struct left *left;
+	int64_t count;
+	struct follow_batch batch;
+};
+
+/* The code of the follower's of an end that the sweep found. */
+static inline uint32_t code_here(const struct task *task, uint32_t code)
+{
+	struct outcome *outcome = &task->sweep->run->outcomes.list[code];
+
+	if (outcome->elsewhere == NO_CODE)
+		outcome->elsewhere =
+			code_of(task->follower->run, &outcome->end, outcome->untracked);
+	return outcome->elsewhere;
+}
+
+/* -- where conntrack knows nothing, and most packets are like the one before -- */
+
+static inline bool are_alike(const struct left *one, const struct left *other)
+{
+	return one->key == other->key && one->code == other->code && one->flags == other->flags;
+}
+
+static inline bool is_cut(const struct task *task, int64_t row)
+{
+	return task->piece->wire_length[row] > task->piece->length[row];
+}
+
+static void begin_flow(const struct task *task, int64_t row)
+{
+	struct follower *follower = task->follower;
+	struct ordinary it;
+	struct bytes frame;
+
+	if (frame_of(task->piece, row, &frame) && is_ordinary(&follower->world, frame, &it))
+		count_ordinary(follower->new_flows, &it); /* it is */
+}
+
+/* As many of these as end as one that was followed, and leave nothing at conntrack; how many. */
+static int64_t take_alike(struct task *task, const struct left *left, int64_t count)
+{
+	struct follower *follower = task->follower;
+	const struct usual *usual = NULL;
+	int64_t taken = 0, counted = 0, from_host = 0, cut = 0;
+
+	if (!knows_nothing(follower))
+		return 0;
+	for (; taken < count && left[taken].key; taken++) {
+		const struct left *it = &left[taken];
+
+		if (!usual || !are_alike(it, &left[counted])) {
+			if (usual)
+				count_usual(follower, usual, taken - counted);
+			counted = taken;
+			usual = find_usual(follower, it->key, code_here(task, it->code), it->flags);
+			if (!usual || usual->leaves)
+				break;
+		}
+		if (usual->begins)
+			begin_flow(task, it->row);
+		from_host += it->is_from_host;
+		cut += is_cut(task, it->row);
+	}
+	if (taken > counted)
+		count_usual(follower, usual, taken - counted);
+	task->batch.from_host += from_host;
+	task->batch.cut += cut;
+	return taken;
+}
+
+/* -- all others -- */
+
+/* What the sweep says of a packet, as look() would. */
+static void look_at_left(struct task *task, const struct left *left, const struct batch *batch,
+			 uint32_t at, struct looked *it)
+{
+	uint32_t code = code_here(task, left->code);
+	const struct outcome *outcome = &task->follower->run->outcomes.list[code];
+
+	it->frame = batch->frames[at];
+	it->ordinary = &batch->ordinary[at];
+	it->key = left->key;
+	it->code = code;
+	it->flags = left->flags;
+	it->odd = NOT_ODD;
+	it->end = outcome->end;
+	it->untracked = outcome->untracked;
+	it->reaches = true;
+	it->is_packet = false;
+	it->flow.version = 0;
+	task->batch.from_host += left->is_from_host;
+	task->batch.cut += is_cut(task, left->row);
+	ask_conntrack(task->follower, it);
+}
+
+/* The first of them, at most as many as a batch has; how many. */
+static uint32_t take_some(struct task *task, const struct left *left, int64_t count)
+{
+	struct follower *follower = task->follower;
+	struct batch batch = {.count = (uint32_t)(count < BATCH ? count : BATCH)};
+	uint32_t found = 0;
+
+	for (uint32_t at = 0; at < batch.count; at++)
+		if (!frame_of(task->piece, left[at].row, &batch.frames[at]))
+			return 0;
+	look_at(&follower->world, &batch);
+	for (; found < batch.count; found++) {
+		struct looked *it = &follower->looked[found];
+
+		if (left[found].key)
+			look_at_left(task, &left[found], &batch, found, it);
+		else if (!is_sendable(batch.frames[found]) ||
+			 !look(follower, left[found].row, &batch, found, it))
+			break;
+	}
+	if (follower->run->no_memory)
+		return 0;
+	for (uint32_t at = 0; at < found; at++)
+		take_one(follower, left[at].row, &follower->looked[at]);
+	return found;
+}
+
+static int64_t take_left(struct task *task)
+{
+	int64_t taken = 0;
+
+	while (taken < task->count) {
+		uint32_t found;
+
+		taken += take_alike(task, task->left + taken, task->count - taken);
+		if (taken == task->count)
+			break;
+		found = take_some(task, task->left + taken, task->count - taken);
+		taken += found;
+		if (found < BATCH)
+			break;
+	}
+	return taken;
+}
+
+int64_t follow_left(struct follower *follower, struct sweep *sweep, const struct capture *piece,
+		    const struct left *left, int64_t count)
+{
+	struct task task = {follower, sweep, piece, left, count, {.capture = piece, .stops = true}};
+	int64_t taken;
+
+	follower->batch = &task.batch;
+	follower->doubted = follower->refused = 0;
+	taken = take_left(&task);
+	if (taken)
+		follower->first += left[taken - 1].row + 1;
+	if (!queues_keep(&follower->defrag.queues) || follower->no_memory ||
+	    follower->run->no_memory)
+		return OUT_OF_MEMORY;
+	sweep->packets += taken;
+	sweep->from_host += task.batch.from_host;
+	sweep->cut += task.batch.cut;
+	return taken;
+}

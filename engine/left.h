@@ -1,0 +1,20 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * A packet that a sweep leaves. Of one that gets to conntrack and is sound by itself (follow_usual.h), the sweep says what
+ * follows of its own bytes, so that nobody has to look at them again. dossim/engine/layout.py declares it again.
+ */
+#ifndef LEFT_H
+#define LEFT_H
+
+#include <stdint.h>
+
+struct left {
+	int64_t row;
+	uint64_t key;  /* of struct known; 0: nothing else is said */
+	uint32_t code; /* of its end, as if conntrack was not there: of the outcomes of the sweep */
+	uint8_t flags; /* of TCP */
+	uint8_t is_from_host;
+	uint8_t pad[2];
+};
+
+#endif
