@@ -73,28 +73,29 @@ class Nets:
         """The set of these CIDRs. Raises ValueError naming the first text that is none."""
         texts = [str(item) for item in cidrs]
         if len(texts) < _COLUMNS_FROM:
-            return cls._parsed(texts)
+            return cls._in_order(sorted({parse_cidr(text) for text in texts}))
         lines = "\n".join(texts)
         if not lines.isascii() or lines.count("\n") != len(texts) - 1:
-            return cls._parsed(texts)
+            return cls.of_rows([cls._in_order(map(parse_cidr, texts))])
         buffer = np.frombuffer(lines.encode() + b"\n" + bytes(LONGEST), np.uint8)
         breaks = np.flatnonzero(buffer == ord("\n"))
         good, network, length, behind = parse4(buffer, np.append(0, breaks[:-1] + 1))
         good &= behind == breaks
-        others = cls._parsed([texts[at] for at in np.flatnonzero(~good).tolist()])
+        others = cls._in_order(parse_cidr(texts[at]) for at in np.flatnonzero(~good).tolist())
         return cls.of_rows([cls(network[good], length[good]), others])
 
     @classmethod
-    def _parsed(cls, texts: Iterable[str]) -> Nets:
+    def _in_order(cls, prefixes: Iterable[tuple[int, int, int]]) -> Nets:
+        """These prefixes, of each family in the order given."""
         four: list[tuple[int, int]] = []
-        six: list[tuple[int, int]] = []
-        for text in texts:
-            version, network, length = parse_cidr(text)
-            (four if version == 4 else six).append((network, length))
-        v4 = np.array(four, np.uint64).reshape(-1, 2)
-        v6 = np.array([(network >> 64, network & _LOW) for network, _ in six], np.uint64).reshape(-1, 2)
-        len6 = np.array([length for _, length in six], np.uint8)
-        return cls.of_rows([cls(v4[:, 0].astype(np.uint32), v4[:, 1].astype(np.uint8), v6, len6)])
+        six: list[tuple[int, int, int]] = []
+        for version, network, length in prefixes:
+            if version == 4:
+                four.append((network, length))
+            else:
+                six.append((network >> 64, network & _LOW, length))
+        v4, v6 = np.array(four, np.int64).reshape(-1, 2), np.array(six, np.uint64).reshape(-1, 3)
+        return cls(v4[:, 0].astype(np.uint32), v4[:, 1].astype(np.uint8), v6[:, :2].copy(), v6[:, 2].astype(np.uint8))
 
     def __or__(self, other: Nets) -> Nets:
         return Nets.union([self, other])
@@ -110,20 +111,10 @@ class Nets:
     @classmethod
     def of_rows(cls, parts: Iterable[Nets]) -> Nets:
         """All CIDRs of all parts, which may be in any order and have duplicates."""
-        parts = [cls(), *parts]
-        net4 = np.concatenate([part.net4 for part in parts])
-        len4 = np.concatenate([part.len4 for part in parts])
-        # np.unique hashes and takes forty times as long on ten million rows.
-        key = net4.astype(np.uint64) << np.uint64(8) | len4
-        key.sort(kind="stable")  # a merge sort: the parts are sorted, most of them
-        key = key[_distinct(len(key), key[1:] != key[:-1])]
-        net6 = np.concatenate([part.net6 for part in parts])
-        len6 = np.concatenate([part.len6 for part in parts])
-        order = np.lexsort((len6, net6[:, 1], net6[:, 0]))
-        net6, len6 = net6[order], len6[order]
-        first = _distinct(len(net6), (net6[1:] != net6[:-1]).any(axis=1) | (len6[1:] != len6[:-1]))
+        parts = list(parts)
         return cls(
-            (key >> np.uint64(8)).astype(np.uint32), (key & np.uint64(0xFF)).astype(np.uint8), net6[first], len6[first]
+            *_distinct4([part for part in parts if len(part.net4)]),
+            *_distinct6([part for part in parts if len(part.net6)]),
         )
 
     def __len__(self) -> int:
@@ -172,6 +163,8 @@ class Nets:
     @cached_property
     def ranges6(self) -> tuple[U64, U64]:
         """Like :attr:`intervals4` for IPv6, as rows of the high and the low half."""
+        if not len(self.net6):
+            return self.net6, self.net6
         first, last = self.net6, self.net6 | ~masks6(self.len6)
         begins = _is_after(first[1:], last[:-1])
         if begins.all():  # no prefix lies within the one before it, and so within none
@@ -267,7 +260,30 @@ def _is_after(halves: U64, others: U64) -> Bool:
     return np.asarray((high > other) | (high == other) & (halves[:, 1] > others[:, 1]), np.bool_)
 
 
-def _distinct(count: int, differs: Bool) -> Bool:
+def _distinct4(parts: list[Nets]) -> tuple[U32 | None, U8 | None]:
+    """The prefixes of all parts, which have some; None: no parts."""
+    if not parts:
+        return None, None
+    # np.unique hashes and takes forty times as long on ten million rows.
+    keys = np.concatenate([part.net4.astype(np.uint64) << np.uint64(8) | part.len4 for part in parts])
+    keys.sort(kind="stable")  # a merge sort: the parts are sorted, most of them
+    keys = keys[_firsts(len(keys), keys[1:] != keys[:-1])]
+    return (keys >> np.uint64(8)).astype(np.uint32), (keys & np.uint64(0xFF)).astype(np.uint8)
+
+
+def _distinct6(parts: list[Nets]) -> tuple[U64 | None, U8 | None]:
+    if not parts:
+        return None, None
+    networks = np.concatenate([part.net6 for part in parts])
+    lengths = np.concatenate([part.len6 for part in parts])
+    order = np.lexsort((lengths, networks[:, 1], networks[:, 0]))
+    networks, lengths = networks[order], lengths[order]
+    differs = (networks[1:] != networks[:-1]).any(axis=1) | (lengths[1:] != lengths[:-1])
+    first = _firsts(len(networks), differs)
+    return networks[first], lengths[first]
+
+
+def _firsts(count: int, differs: Bool) -> Bool:
     """Which of ``count`` sorted rows are the first of equal ones; ``differs`` compares each with the previous row."""
     first = np.ones(count, np.bool_)
     first[1:] = differs
