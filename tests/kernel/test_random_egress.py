@@ -36,6 +36,7 @@ from tests.support.examples import examples
 from tests.support.flow_rows import flows_of_key
 from tests.support.reach import sent
 from tests.support.strategies import hosts, resources
+from tests.support.unmutated import UNMUTATED
 
 pytestmark = [pytest.mark.needs_root, pytest.mark.slow, pytest.mark.long]
 
@@ -126,6 +127,7 @@ def test_raw_output_does_what_was_predicted(backend: Backend) -> None:
     decided: Counter[str] = Counter()
 
     @settings(
+        backend=UNMUTATED,
         max_examples=examples(EXAMPLES, nightly=1000),
         derandomize=True,
         phases=(Phase.explicit, Phase.generate),
