@@ -26,7 +26,7 @@ struct flow_mark {
 struct flow_set {
 	uint64_t *marks;
 	uint64_t room;		    /* before so many have come there cannot be too many flows */
-	uint32_t size, most_size;   /* marks that a part has room for; at most */
+	uint32_t size, most_size;   /* marks that a part has room for, a power of 2; at most */
 	uint32_t next[FLOW_PARTS];  /* marks of each part */
 	uint32_t known[FLOW_PARTS]; /* so many of them, the first ones, are of different flows */
 	uint64_t count, most;	    /* flows that are known; that are told apart */
@@ -65,7 +65,8 @@ static inline void flow_set_add(struct flow_set *set, struct flow_mark it)
 	set->room--;
 	at = set->next[it.part]++;
 	*flow_slot(set, it.part, at) = it.mark;
-	__builtin_prefetch(flow_slot(set, it.part, at + LINE), 1);
+	/* What has no page yet is not asked for. */
+	__builtin_prefetch(flow_slot(set, it.part, (at + LINE) & (set->size - 1)), 1);
 	if (__builtin_expect(at + 1 == set->size, 0))
 		flow_set_settle_part(set, it.part);
 }

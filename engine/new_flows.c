@@ -123,52 +123,71 @@ ALWAYS_INLINE struct flow_mark mark_of(unsigned __int128 hash, uint8_t class)
 
 /* One end of a flow: an address and a port, or what is in its place. */
 struct flow_end {
-	uint64_t high, low, port;
+	unsigned __int128 address;
+	uint64_t port;
 };
-
-/* In 48 bits. */
-ALWAYS_INLINE uint64_t last_word(const struct flow_end *end)
-{
-	return (end->low << 16 & 0xffffffffffff) | end->port;
-}
-
-/* Both directions alike; without a branch, as nobody foresees which end is the greater one. */
-ALWAYS_INLINE unsigned __int128 hash4(const unsigned __int128 keys[FLOW_KEYS], uint8_t protocol,
-				      const struct flow_end *one, const struct flow_end *other,
-				      bool sorts)
-{
-	uint64_t a = last_word(one), b = last_word(other);
-	uint64_t first = sorts && b < a ? b : a, second = a ^ b ^ first;
-
-	return keys[0] + pair(keys + 2, first | (uint64_t)protocol << 48, second);
-}
-
-ALWAYS_INLINE unsigned __int128 hash6(const unsigned __int128 keys[FLOW_KEYS], uint8_t protocol,
-				      const struct flow_end *one, const struct flow_end *other,
-				      bool sorts)
-{
-	bool swaps = sorts && (one->high != other->high ? one->high > other->high
-			       : one->low != other->low ? one->low > other->low
-							: one->port > other->port);
-	const struct flow_end *first = swaps ? other : one, *second = swaps ? one : other;
-
-	return keys[1] +
-	       pair(keys + 2, last_word(first) | (uint64_t)protocol << 48, last_word(second)) +
-	       pair(keys + 4, first->low >> 32 | (uint64_t)(uint16_t)first->high << 32,
-		    second->low >> 32 | (uint64_t)(uint16_t)second->high << 32) +
-	       pair(keys + 6, first->high >> 16, second->high >> 16);
-}
 
 ALWAYS_INLINE struct flow_end end_of(const uint64_t address[2], uint64_t port)
 {
-	return (struct flow_end){address[0], address[1], port};
+	return (struct flow_end){(unsigned __int128)address[0] << 64 | address[1], port};
+}
+
+/* In words of 48 bits, the last one of which has the port. */
+ALWAYS_INLINE uint64_t word_of(const struct flow_end *end, int number)
+{
+	static const uint64_t mask = 0xffffffffffff;
+
+	if (number == 2)
+		return ((uint64_t)end->address << 16 & mask) | end->port;
+	return (uint64_t)(end->address >> (number ? 32 : 80)) & mask;
+}
+
+/* Both directions alike: without a branch, as nobody foresees which end is the greater one. */
+ALWAYS_INLINE void sort_ends(struct flow_end *one, struct flow_end *other)
+{
+	bool swaps = (one->address > other->address) |
+		     ((one->address == other->address) & (one->port > other->port));
+	unsigned __int128 address = (one->address ^ other->address) & -(unsigned __int128)swaps;
+	uint64_t port = (one->port ^ other->port) & -(uint64_t)swaps;
+
+	one->address ^= address;
+	other->address ^= address;
+	one->port ^= port;
+	other->port ^= port;
+}
+
+ALWAYS_INLINE unsigned __int128 hash4(const unsigned __int128 keys[FLOW_KEYS], uint8_t protocol,
+				      struct flow_end one, struct flow_end other, bool sorts)
+{
+	uint64_t a = word_of(&one, 2), b = word_of(&other, 2), first = sorts && b < a ? b : a;
+
+	return keys[0] + pair(keys + 2, first | (uint64_t)protocol << 48, a ^ b ^ first);
+}
+
+ALWAYS_INLINE unsigned __int128 hash6(const unsigned __int128 keys[FLOW_KEYS], uint8_t protocol,
+				      struct flow_end one, struct flow_end other, bool sorts)
+{
+	if (sorts)
+		sort_ends(&one, &other);
+	return keys[1] +
+	       pair(keys + 2, word_of(&one, 2) | (uint64_t)protocol << 48, word_of(&other, 2)) +
+	       pair(keys + 4, word_of(&one, 1), word_of(&other, 1)) +
+	       pair(keys + 6, word_of(&one, 0), word_of(&other, 0));
+}
+
+ALWAYS_INLINE struct flow_mark mark_ends(const struct new_flows *flows, uint8_t version,
+					 uint8_t protocol, struct flow_end one,
+					 struct flow_end other, bool sorts, uint8_t class)
+{
+	return mark_of(version == 4 ? hash4(flows->keys, protocol, one, other, sorts)
+				    : hash6(flows->keys, protocol, one, other, sorts),
+		       class);
 }
 
 static struct flow_mark mark_flow(const struct new_flows *flows, const struct flow *flow,
 				  const uint8_t *segment, uint8_t class)
 {
 	bool is_icmp = flow->protocol == ICMP || flow->protocol == ICMPV6;
-	uint8_t protocol = (uint8_t)flow->protocol;
 	uint64_t one_port, other_port;
 	struct flow_end one, other;
 
@@ -181,9 +200,8 @@ static struct flow_mark mark_flow(const struct new_flows *flows, const struct fl
 	}
 	one = end_of(flow->source, one_port);
 	other = end_of(flow->destination, other_port);
-	return mark_of(flow->version == 4 ? hash4(flows->keys, protocol, &one, &other, !is_icmp)
-					  : hash6(flows->keys, protocol, &one, &other, !is_icmp),
-		       class);
+	return mark_ends(flows, flow->version, (uint8_t)flow->protocol, one, other, !is_icmp,
+			 class);
 }
 
 /* -- packets -- */
@@ -241,9 +259,7 @@ ALWAYS_INLINE bool mark_ports(const struct new_flows *flows, const struct ordina
 		return false;
 	one = end_of(source, be16(segment));
 	other = end_of(destination, be16(segment + 2));
-	*mark = mark_of(version == 4 ? hash4(flows->keys, protocol, &one, &other, true)
-				     : hash6(flows->keys, protocol, &one, &other, true),
-			class);
+	*mark = mark_ends(flows, version, protocol, one, other, true, class);
 	return true;
 }
 
