@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import errno
 import mmap
 import os
@@ -11,12 +12,16 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import numpy as np
+
 from enforcer.kernel.bpf.maps import BPF_F_MMAPABLE
 
 HASH, ARRAY, PERCPU_ARRAY = 1, 2, 6  # enum bpf_map_type
 BPF_NOEXIST, BPF_EXIST = 1, 2
 ENOTSUPP = 524  # include/linux/errno.h
 _PAGE = os.sysconf("SC_PAGESIZE")
+_LIBC = ctypes.CDLL(None)
+_LIBC.memcmp.argtypes = [ctypes.c_void_p, ctypes.c_char_p, ctypes.c_size_t]
 
 
 class Refused(OSError):
@@ -79,11 +84,12 @@ class FakeMap:
         if self.type == HASH:
             return tuple(sorted(self._hash.items()))
         if self._changed:
-            # Whoever can write to its memory may do so at any time.
-            self._writable = [each for each in self._writable if (found := each()) is not None and not found.closed]
-            self._changed = bool(self._writable)
-            read = self.file.read_bytes()
-            self._content = self._content if self._content == read else read
+            # Whoever can write to its memory may do so at any time. It is compared in place: tables are megabytes.
+            mapped = [found for each in self._writable if (found := each()) is not None and not found.closed]
+            if not mapped or not _holds(mapped[0], self._content):
+                read = self.file.read_bytes()
+                self._content = self._content if self._content == read else read
+            self._writable, self._changed = [weakref.ref(each) for each in mapped], bool(mapped)
         return self._content
 
     def lookup(self, key: bytes) -> bytes | None:
@@ -144,6 +150,12 @@ class FakeMap:
             (struct.pack("=I", at), data[at * self.step : at * self.step + self._value_bytes])
             for at in range(self.max_entries)
         ]
+
+
+def _holds(memory: mmap.mmap, content: bytes) -> bool:
+    if len(memory) != len(content):
+        return False
+    return not _LIBC.memcmp(np.frombuffer(memory, np.uint8).ctypes.data, content, len(content))
 
 
 def rounded(size: int) -> int:

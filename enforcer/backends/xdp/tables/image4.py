@@ -26,7 +26,15 @@ from enforcer.backends.xdp.tables.format import (
     rests_of,
     whole_pages,
 )
-from enforcer.backends.xdp.tables.keys import U16, U32, Int, first_of_equals, flat_ranges, last_of_equals
+from enforcer.backends.xdp.tables.keys import (
+    U16,
+    U32,
+    Int,
+    counts_of,
+    first_of_equals,
+    flat_ranges,
+    last_of_equals,
+)
 from enforcer.model.abi import LARGEST_KIND4, ROOT_WORDS
 
 _LOW = np.uint32(0xFFFF)
@@ -57,16 +65,26 @@ class Slots4:
 
 def build4(segments: Segments4) -> Image4:
     """The tables for these segments."""
-    slots = _of_slots(segments)
+    slots, leaves = _split(segments), _at_borders(segments)
     kinds = list_kinds4(slots)
-    units = np.where(kinds == LEAF, 0, list_units4(kinds))
+    units = list_units4(kinds)
     order = np.argsort(-units, kind="stable")
     offsets = np.empty_like(units)
     offsets[order] = np.cumsum(units[order]) - units[order]
     lists = np.zeros(whole_pages(int(units.sum()) * _UNIT_WORDS), np.uint32)
     words, at, values = encode4(slots, kinds, offsets)
     lists[at] = values
-    return Image4(sieve4(slots), words, lists)
+    root = leaves.astype(np.uint32)
+    root[slots.slot] = words
+    return Image4(_sieve(slots, leaves), root, lists)
+
+
+def _sieve(slots: Slots4, leaves: U16) -> U32:
+    """That of all /16s. ``leaves``: the classes of those that are not among the slots."""
+    bits = np.where(leaves != 0, _EVERY, np.uint64(0)).view(np.uint32)
+    if len(slots.slot):
+        bits.reshape(-1, 2)[slots.slot] = sieve4(slots).reshape(-1, 2)
+    return bits
 
 
 def sieve4(slots: Slots4) -> U32:
@@ -81,7 +99,7 @@ def sieve4(slots: Slots4) -> U32:
 
 def holds4(sieve: U32, segments: Segments4) -> bool:
     """Whether a sieve has the bits of all addresses with a class. An interrupted change may leave more bits."""
-    wanted = sieve4(_of_slots(segments))
+    wanted = _sieve(_split(segments), _at_borders(segments))
     return len(sieve) == len(wanted) and not (wanted & ~sieve).any()
 
 
@@ -114,24 +132,45 @@ def encode4(slots: Slots4, kinds: Int, offsets: Int) -> tuple[U32, Int, U32]:
     return words, flat_ranges(offsets[listed] * _UNIT_WORDS, size), np.repeat(segments, repeats)
 
 
-def _of_slots(segments: Segments4) -> Slots4:
-    """All /16s. A segment that extends into the next /16 is split there."""
-    borders = np.arange(ROOT_WORDS, dtype=np.uint32) << ROOT_SHIFT4
+def _split(segments: Segments4) -> Slots4:
+    """The /16s within which a segment starts. A segment that extends into one of them is split at its start."""
+    is_split = np.zeros(ROOT_WORDS, np.bool_)
+    is_split[segments.start[(segments.start & _LOW) != 0] >> ROOT_SHIFT4] = True
+    slot = np.flatnonzero(is_split)
+    borders = slot.astype(np.uint32) << ROOT_SHIFT4
     at = np.searchsorted(segments.start, borders, side="right") - 1
     missing = segments.start[at] != borders
     start = np.insert(segments.start, at[missing] + 1, borders[missing])
     cls = np.insert(segments.cls, at[missing] + 1, segments.cls[at[missing]])
-    count = np.bincount((start >> ROOT_SHIFT4).astype(np.int64), minlength=ROOT_WORDS)
-    return Slots4(np.arange(ROOT_WORDS), count, start, cls)
+    if len(slot) < ROOT_WORDS:
+        keep = is_split[start >> ROOT_SHIFT4]
+        start, cls = start[keep], cls[keep]
+    begin = np.searchsorted(start, borders)
+    return Slots4(slot, counts_of(begin, len(start)), start, cls)
+
+
+def _at_borders(segments: Segments4) -> U16:
+    """The class of the first address of each /16."""
+    first = (segments.start >> ROOT_SHIFT4) + ((segments.start & _LOW) != 0)  # the first border that a segment has
+    return np.repeat(segments.cls, counts_of(first, ROOT_WORDS))
 
 
 def read4(root: U32, lists: U32) -> Segments4:
     """The segments in the tables. Raises NotOurs (a ValueError) for content that this package never writes."""
     if len(root) != ROOT_WORDS:
         raise NotOurs(f"root4: expected {ROOT_WORDS} words, found {len(root)}")
-    slots = decode4(root, lists, np.arange(ROOT_WORDS))
-    changes = first_of_equals(slots.cls)
-    return Segments4(slots.start[changes], slots.cls[changes])
+    words = np.array(root)  # a copy, which cannot change meanwhile
+    leaf = kinds_of(words) == LEAF
+    if (words[leaf] > MOST_CLASS).any():
+        raise NotOurs("root4: a class beyond 65,535")
+    slots = decode4(words, lists, np.flatnonzero(~leaf))
+    at = np.flatnonzero(leaf & first_of_equals(words))
+    start = np.concatenate([at.astype(np.uint32) << ROOT_SHIFT4, slots.start])
+    cls = np.concatenate([words[at].astype(np.uint16), slots.cls])
+    order = np.argsort(start, kind="stable")
+    start, cls = start[order], cls[order]
+    changes = first_of_equals(cls)
+    return Segments4(start[changes], cls[changes])
 
 
 def decode4(root: U32, lists: U32, slot: Int) -> Slots4:

@@ -25,7 +25,7 @@ from enforcer.backends.xdp.tables.format import (
     rests_of,
     whole_pages,
 )
-from enforcer.backends.xdp.tables.keys import U16, U32, U64, Int, first_of_equals
+from enforcer.backends.xdp.tables.keys import U16, U32, U64, Int, counts_of, first_of_equals
 from enforcer.backends.xdp.tables.read6 import Rows6, read6
 from enforcer.backends.xdp.tables.room import BUCKET_UNIT, Fill, Fresh, Rooms6
 from enforcer.model.abi import MAX_STEPS6, ROOT_WORDS
@@ -33,6 +33,7 @@ from enforcer.model.abi import MAX_STEPS6, ROOT_WORDS
 __all__ = ["NODE6", "Image6", "Rows6", "build6", "lookup6", "read6", "top_rows"]
 
 _LAST = np.uint64(0xFFFFFFFFFFFFFFFF)
+_IN_SLOT = _LAST >> np.uint64(16)  # what a /16 leaves of the high half
 _LEAST_NODES = 8
 
 
@@ -48,15 +49,16 @@ class Image6:
 
 def build6(segments: Segments6) -> Image6:
     """The tables for these segments."""
-    first = np.arange(ROOT_WORDS, dtype=np.uint64) << ROOT_SHIFT6
     nodes, buckets, lists = Fresh(), Fresh(), Fresh()
     rooms = Rooms6(nodes, buckets, lists)
-    rows = _of_slots(segments, first)
-    rows = top_rows(rows, first, first | (_LAST >> np.uint64(16)), rooms)
-    begin = np.searchsorted(rows.high, first)
-    root = Forest6(rows.high, rows.value, rooms).words(
-        begin, np.append(begin[1:], len(rows.high)), np.full(ROOT_WORDS, MOST_NODES)
-    )
+    slot, root = _split_slots(segments), _at_borders(segments)
+    if len(slot):
+        first = slot.astype(np.uint64) << ROOT_SHIFT6
+        rows = top_rows(_of_slots(segments, first), first, first | _IN_SLOT, rooms)
+        begin = np.searchsorted(rows.high, first)
+        root[slot] = Forest6(rows.high, rows.value, rooms).words(
+            begin, counts_of(begin, len(rows.high)) + begin, np.full(len(slot), MOST_NODES)
+        )
     return Image6(
         root,
         _filled(rooms.fills.get("nodes6", []), max(nodes.used, _LEAST_NODES) * NODE6.itemsize // 4).view(NODE6),
@@ -72,17 +74,36 @@ def _filled(fills: list[Fill], words: int) -> U32:
     return array
 
 
+def _split_slots(segments: Segments6) -> Int:
+    """The /16s within which a segment starts."""
+    inside = (segments.high & _IN_SLOT != 0) | (segments.low != 0)
+    slots = (segments.high[inside] >> ROOT_SHIFT6).astype(np.int64)
+    distinct: Int = slots[first_of_equals(slots)]
+    return distinct
+
+
+def _at_borders(segments: Segments6) -> U32:
+    """The class of the first address of each /16."""
+    inside = (segments.high & _IN_SLOT != 0) | (segments.low != 0)
+    first = (segments.high >> ROOT_SHIFT6).astype(np.int64) + inside  # the first border that a segment has
+    return np.repeat(segments.cls.astype(np.uint32), counts_of(first, ROOT_WORDS))
+
+
 def _of_slots(segments: Segments6, first: U64) -> Rows6:
-    """The segments, and a row at the start of each /16."""
+    """The segments of the /16s that start at these high halves, and a row at the start of each."""
     at = np.searchsorted(segments.high, first, side="left")  # the first segment not below first << 64, ...
     inner = np.minimum(at, len(segments) - 1)
     missing = (at == len(segments)) | (segments.high[inner] != first) | (segments.low[inner] != 0)
     at = at[missing]
     cls = segments.cls.astype(np.uint32)
+    high = np.insert(segments.high, at, first[missing])
+    is_split = np.zeros(ROOT_WORDS, np.bool_)
+    is_split[(first >> ROOT_SHIFT6).astype(np.int64)] = True
+    keep = is_split[(high >> ROOT_SHIFT6).astype(np.int64)]
     return Rows6(  # ... so the one before holds there
-        np.insert(segments.high, at, first[missing]),
-        np.insert(segments.low, at, np.uint64(0)),
-        np.insert(cls, at, cls[at - 1]),
+        high[keep],
+        np.insert(segments.low, at, np.uint64(0))[keep],
+        np.insert(cls, at, cls[at - 1])[keep],
     )
 
 

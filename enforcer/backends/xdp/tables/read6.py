@@ -192,9 +192,11 @@ def whole_walk6(root: U32, nodes: npt.NDArray[Any], buckets: U32, lists: U32) ->
     """A walk through everything that the root leads to. Raises NotOurs for content that this package never writes."""
     if len(root) != ROOT_WORDS:
         raise NotOurs(f"root6: expected {ROOT_WORDS} words, found {len(root)}")
-    first = np.arange(ROOT_WORDS, dtype=np.uint64) << ROOT_SHIFT6
+    words = np.array(root)  # a copy, which cannot change meanwhile
+    slot = np.flatnonzero(first_of_equals(words) | (kinds_of(words) != LEAF))  # of equal classes, the first says it
+    first = slot.astype(np.uint64) << ROOT_SHIFT6
     walk = Walk6(nodes, buckets, lists)
-    walk.follow(Items6.top(np.array(root), first, first | (_LAST >> np.uint64(16))))
+    walk.follow(Items6.top(words[slot], first, first | (_LAST >> np.uint64(16))))
     return walk
 
 
