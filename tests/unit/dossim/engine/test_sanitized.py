@@ -14,15 +14,17 @@ from tests.support.examples import PROFILE
 
 ROOT = Path(__file__).parents[4]
 SANITIZED = LIBRARY.with_name("libengine.sanitize.so")
+# Those that call the engine most; at night all of them.
 FEW = (
     *("capture_fuzz", "cover", "cut_packets", "following", "fragments"),
-    *("host_xdp", "ordinary", "streamed", "sweep", "usual"),
+    *("ordinary", "streamed", "sweep", "usual"),
 )
-TESTS = (
-    "tests/unit/dossim/predict",
-    # Those that call the engine most; at night all of them.
-    *(["tests/property"] if PROFILE == "nightly" else (f"tests/property/test_{name}.py" for name in FEW)),
+PROPERTIES = (
+    *(f"tests/property/test_{name}.py" for name in FEW),
+    # The rows of this file are also those of tests/unit/dossim/predict.
+    "tests/property/test_host_xdp.py::test_it_drops_what_is_predicted_also_of_mutated_frames",
 )
+TESTS = ("tests/unit/dossim/predict", *(["tests/property"] if PROFILE == "nightly" else PROPERTIES))
 
 
 @pytest.mark.slow
