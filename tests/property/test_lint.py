@@ -44,7 +44,7 @@ from enforcer.policy.resources import (
     Rule,
     Tier,
 )
-from tests.support.examples import examples
+from tests.support.examples import draw_until, examples
 from tests.support.frames import ME4, ME6, SOURCES4, SOURCES6, captures, ethernet, ipv4, ipv6, segment
 from tests.support.strategies import INTERFACE, NODE, hosts, resources
 from tests.support.tracked_strategies import tracked_resources
@@ -187,19 +187,17 @@ def test_random_policies_have_dead_entries() -> None:
     seen: Counter[object] = Counter()
     wanted = {*DEAD, RuleId.SELECTS_NOTHING, RuleId.ALLOWED_EARLIER, RuleId.PASS, "decided"}
 
-    # Some kinds are rare: it can happen that none of 200 policies has an entry that another allows earlier.
-    @settings(max_examples=600, database=None, derandomize=True, suppress_health_check=list(HealthCheck))
-    @given(resources(), hosts(), captures())
-    def collect(policy: Resources, host: Host, frames: list[bytes]) -> None:
-        if all(seen[kind] for kind in wanted):
-            return
+    def has_all(drawn: tuple[Resources, Host, list[bytes]]) -> bool:
+        policy, host, frames = drawn
         found = lint(policy, node=host.node, facts=facts_of(host))
         seen.update(item.rule for item in found)
         if not seen["decided"]:
             traces = Explainer(policy, host, mode=None).explain_capture(frames)
             seen["decided"] += any(hop.entry for trace in traces for hop in trace.hops)
+        return all(seen[kind] for kind in wanted)
 
-    collect()
+    # Some kinds are rare: it can happen that none of 200 policies has an entry that another allows earlier.
+    draw_until(has_all, st.tuples(resources(), hosts(), captures()), most=600)
     assert not [kind for kind in wanted if not seen[kind]], dict(seen)
 
 
@@ -282,13 +280,10 @@ def test_random_policies_close_hosts_and_let_logins_in() -> None:
     seen: Counter[object] = Counter()
     wanted = (RuleId.CLOSED, RuleId.SSH, "in")
 
-    @settings(max_examples=400, database=None, derandomize=True, suppress_health_check=list(HealthCheck))
-    @given(tracked_resources(), hosts())
-    def collect(policy: Resources, host: Host) -> None:
-        if all(seen[kind] for kind in wanted):
-            return
-        seen.update(item.rule for item in closing(policy, host))
-        seen["in"] += bool(delivered(policy, host, LOGINS))
+    def has_all(drawn: tuple[Resources, Host]) -> bool:
+        seen.update(item.rule for item in closing(*drawn))
+        seen["in"] += bool(delivered(*drawn, LOGINS))
+        return all(seen[kind] for kind in wanted)
 
-    collect()
+    draw_until(has_all, st.tuples(tracked_resources(), hosts()), most=400)
     assert not [kind for kind in wanted if not seen[kind]], dict(seen)

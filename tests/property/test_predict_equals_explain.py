@@ -15,9 +15,10 @@ from hypothesis import strategies as st
 
 from dossim.model.host import Host
 from enforcer.model.choices import ModeChoice, RawChoice
+from enforcer.model.vocabulary import STAGE_OF_MODE, Stage
 from enforcer.policy.resources import Resources
 from tests.support.counterexample import kept
-from tests.support.examples import examples
+from tests.support.examples import draw_until, examples
 from tests.support.frame_strategies import random_frames
 from tests.support.frames import captures
 from tests.support.reach import reach
@@ -65,18 +66,19 @@ def test_predict_equals_explain() -> None:
 def test_random_captures_end_everywhere() -> None:
     """The strategies cover enough: policy drops at every enforcing stage, and packets get through."""
     ends: Counter[object] = Counter()
-    expected = {f"{stage} by an entry" for stage in ("nic-offload", "driver", "generic", "raw")}
+    enforcing = {(choice.mode and STAGE_OF_MODE[choice.mode]) or Stage.RAW: choice for choice in CHOICES}
+    expected = {f"{stage} by an entry" for stage in enforcing}
     expected |= {"ip-input", "defrag", "raw", "route", "socket", "delivered", "forwarded"}
 
-    @settings(max_examples=500, database=None, derandomize=True, suppress_health_check=list(HealthCheck))
-    @given(resources(), hosts(), st.sampled_from(CHOICES), captures())
-    def collect(policy: Resources, host: Host, choice: ModeChoice, others: list[bytes]) -> None:
-        if all(ends[end] for end in expected):
-            return
+    def has_all(drawn: tuple[Resources, Host, list[bytes]]) -> bool:
+        policy, host, others = drawn
         frames = [*reach(table_of(policy, host), host, candidates_each=6).frames, *others]
-        for end in explained(policy, host, choice, frames):
-            ends[end.column] += 1
-            ends[f"{end.column} by an entry"] += end.entry is not None
+        missing = [choice for stage, choice in enforcing.items() if not ends[f"{stage} by an entry"]]
+        for choice in missing or [ModeChoice.RAW]:
+            for end in explained(policy, host, choice, frames):
+                ends[end.column] += 1
+                ends[f"{end.column} by an entry"] += end.entry is not None
+        return all(ends[end] for end in expected)
 
-    collect()
+    draw_until(has_all, st.tuples(resources(), hosts(), captures()), most=500)
     assert not [end for end in sorted(expected) if not ends[end]], dict(ends)

@@ -8,8 +8,15 @@ Only the nightly profile generates new ones.
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
+from contextlib import suppress
+from typing import TypeVar
 
-from hypothesis import HealthCheck, settings
+from hypothesis import HealthCheck, Phase, find, settings
+from hypothesis import strategies as st
+from hypothesis.errors import NoSuchExample
+
+T = TypeVar("T")
 
 PROFILE = os.environ.get("HYPOTHESIS_PROFILE", "default")
 
@@ -27,3 +34,18 @@ def load_profile() -> None:
 def examples(usual: int, *, nightly: int) -> int:
     """The number of examples (or of what is counted) in this run; ``usual`` is that of ``./run test``."""
     return {"quick": -(-usual // 10), "default": usual, "nightly": nightly}[PROFILE]
+
+
+def draw_until(is_enough: Callable[[T], bool], strategy: st.SearchStrategy[T], *, most: int) -> None:
+    """Calls it with examples until it is true, or with ``most``: nothing more is drawn, which takes longer than most
+    that is done with what is drawn.
+    """
+    each = settings(
+        max_examples=most,
+        database=None,
+        derandomize=True,
+        phases=[Phase.generate],
+        suppress_health_check=list(HealthCheck),
+    )
+    with suppress(NoSuchExample):
+        find(strategy, is_enough, settings=each)
