@@ -241,7 +241,7 @@ def test_stdin_and_what_is_no_capture_are_told_apart(tmp_path: Path) -> None:
 def test_data_that_unpack_to_more_than_any_capture_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("dossim.packet.source.LIMIT", 1 << 20)
     path = tmp_path / "bomb.zst"
-    path.write_bytes(zstd.compress(pcap([]) + bytes(64 << 20)))
+    path.write_bytes(zstd.compress(pcap([bytes(60_000)] * 200)))
     refused = dossim("predict", path, *HOST)
     assert refused.exit_code == 2
     assert "the zstd data unpack to more than 1,000 times their size" in refused.stderr
