@@ -34,11 +34,11 @@ def write(tmp_path: Path) -> Write:
 
 def pcap(frames: list[bytes], *, order: str = "<", magic: int = MICROSECONDS, link: int = ETHERNET) -> bytes:
     """Packet i was captured i seconds and i units after 1970."""
-    buf = struct.pack(f"{order}IHHiIII", magic, 2, 4, 0, 0, 65535, link)
+    buf = bytearray(struct.pack(f"{order}IHHiIII", magic, 2, 4, 0, 0, 65535, link))
     for i, frame in enumerate(frames):
         buf += struct.pack(f"{order}IIII", i, i, len(frame), len(frame))
         buf += bytes(8 if magic == MODIFIED else 0) + frame
-    return buf
+    return bytes(buf)
 
 
 def block(order: str, kind: int, body: bytes) -> bytes:
