@@ -399,6 +399,11 @@ static void report(const struct one_way *way, struct followed *followed)
 	};
 }
 
+const struct new_flows *flows_by_end(const struct follower *follower)
+{
+	return follower->ways[0].ends.tracks ? NULL : follower->new_flows;
+}
+
 bool wants_more(const struct follower *follower)
 {
 	return follower->is_usual || !follower->tracks;

@@ -153,6 +153,8 @@ ENGINE_API void engine_followed(const struct follower *follower, uint32_t way,
 
 /* Whether it needs what a sweep says of packets that are left (left.h). */
 bool wants_more(const struct follower *follower);
+/* Where a packet is counted that leaves an entry by its end without conntrack; NULL: nowhere, or policy after it decides. */
+const struct new_flows *flows_by_end(const struct follower *follower);
 /*
  * The next packets are those that a sweep has left of a piece, with nobody who wants to see them. They are taken before
  * the first that Python has to look at: how many; or OUT_OF_MEMORY. The sweep counts them.

@@ -38,14 +38,17 @@ static inline bool is_cut(const struct task *task, int64_t row)
 	return task->piece->wire_length[row] > task->piece->length[row];
 }
 
-static void begin_flow(const struct task *task, int64_t row)
+static inline void begin_flow(const struct task *task, const struct left *left)
 {
-	struct follower *follower = task->follower;
+	struct new_flows *flows = task->follower->new_flows;
 	struct ordinary it;
 	struct bytes frame;
 
-	if (frame_of(task->piece, row, &frame) && is_ordinary(&follower->world, frame, &it))
-		count_ordinary(follower->new_flows, &it); /* it is */
+	if (left->marking == MARKED)
+		count_mark(flows, (struct flow_mark){left->mark, left->part});
+	else if (left->marking == NOT_MARKED && frame_of(task->piece, left->row, &frame) &&
+		 is_ordinary(&task->follower->world, frame, &it)) /* it is */
+		count_ordinary(flows, &it);
 }
 
 /* As many of these as end as one that was followed, and leave nothing at conntrack; how many. */
@@ -69,7 +72,7 @@ static int64_t take_alike(struct task *task, const struct left *left, int64_t co
 				break;
 		}
 		if (usual->begins)
-			begin_flow(task, it->row);
+			begin_flow(task, it);
 		from_host += it->is_from_host;
 		cut += is_cut(task, it->row);
 	}

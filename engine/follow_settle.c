@@ -124,12 +124,6 @@ void set_mine(struct follower *follower)
 	};
 }
 
-bool begins(const struct follower *follower, const struct end *end, bool untracked)
-{
-	return follower->new_flows && (end->fate == DELIVERED || end->fate == FORWARDED) &&
-	       !untracked;
-}
-
 void settle(struct follower *follower, const struct piece *piece,
 	    const struct result results[MOST_WAYS], const uint32_t codes[MOST_WAYS])
 {

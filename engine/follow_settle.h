@@ -74,8 +74,18 @@ bool is_shortened(const struct follower *follower, int64_t row);
 /* The packet whose turn it is, as a piece: before it is settled. */
 void set_mine(struct follower *follower);
 
-/* Whether a packet that ends so leaves an entry that is counted. */
-bool begins(const struct follower *follower, const struct end *end, bool untracked);
+/* Whether a packet that ends so leaves an entry. */
+static inline bool leaves_entry(const struct end *end, bool untracked)
+{
+	return (end->fate == DELIVERED || end->fate == FORWARDED) && !untracked;
+}
+
+/* And it is counted. */
+static inline bool begins(const struct follower *follower, const struct end *end, bool untracked)
+{
+	return follower->new_flows && leaves_entry(end, untracked);
+}
+
 /* The end of a packet, by each way. codes: those of the ends, NO_CODE where they are not known. */
 void settle(struct follower *follower, const struct piece *piece,
 	    const struct result results[MOST_WAYS], const uint32_t codes[MOST_WAYS]);

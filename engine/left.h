@@ -8,13 +8,18 @@
 
 #include <stdint.h>
 
+enum marking { NOT_MARKED, MARKED, BEGINS_NONE };
+
 struct left {
 	int64_t row;
 	uint64_t key;  /* of struct known; 0: nothing else is said */
+	uint64_t mark; /* if MARKED, with part: struct flow_mark */
+	uint32_t part;
 	uint32_t code; /* of its end, as if conntrack was not there: of the outcomes of the sweep */
 	uint8_t flags; /* of TCP */
 	uint8_t is_from_host;
-	uint8_t pad[2];
+	uint8_t marking; /* enum marking: of the flow that it may begin */
+	uint8_t pad[5];
 };
 
 #endif

@@ -2,8 +2,7 @@
 #include "sweep.h"
 
 #include "artefacts.h"
-#include "follow.h"
-#include "follow_usual.h"
+#include "follow_settle.h"
 #include "known.h"
 
 /* Packets that are looked at in three steps; most frames are one behind the other: so many bytes before their turn. */
@@ -334,7 +333,8 @@ static int64_t count_some(struct sweep *sweep, struct some *some, const int64_t 
 		if (__builtin_expect(some->is_odd[at], 0))
 			end_odd(sweep->run, some, at);
 		is_left = some->code[at] == NO_CODE;
-		left[left_count] = (struct left){.row = some->from + at, .key = some->key[at]};
+		left[left_count].row = some->from + at;
+		left[left_count].key = some->key[at];
 		left_count += is_left;
 		sweep->run->outcomes.list[some->code[at]].packets++;
 		from_host += some->is_from_host[at] & !is_left;
@@ -352,8 +352,23 @@ static int64_t count_some(struct sweep *sweep, struct some *some, const int64_t 
 
 /* -- what is said of those that are left -- */
 
+/* The flow that it begins. flows: as flows_by_end() says. */
+static inline void mark(const struct new_flows *flows, const struct outcome *outcome,
+			const struct ordinary *it, struct left *left)
+{
+	struct flow_mark mark;
+
+	left->marking = NOT_MARKED;
+	if (!flows || !leaves_entry(&outcome->end, outcome->untracked))
+		return;
+	left->marking = mark_ordinary(flows, it, &mark) ? MARKED : BEGINS_NONE;
+	left->mark = mark.mark;
+	left->part = mark.part;
+}
+
 /* Of an ordinary packet, unless what is known of its classes gave way to others since. */
-static inline void end_left(struct run *run, const struct some *some, struct left *left)
+static inline void end_left(struct run *run, const struct some *some, struct left *left,
+			    const struct new_flows *flows)
 {
 	uint32_t at = (uint32_t)(left->row - some->from);
 	struct place place = some->place[at];
@@ -371,23 +386,27 @@ static inline void end_left(struct run *run, const struct some *some, struct lef
 	left->flags = it.protocol == TCP ? it.ip[it.segment + 13] : 0;
 	if (left->code == NO_CODE || !is_sound(&it, known, left->code))
 		left->key = 0;
+	else
+		mark(flows, &run->outcomes.list[left->code], &it, left);
 }
 
-static void say(struct run *run, const struct some *some, struct left *left, int64_t count,
-		bool is_wanted)
+static void tell(const struct sweep *sweep, const struct some *some, struct left *left,
+		 int64_t count)
 {
+	bool is_wanted = sweep->follower && wants_more(sweep->follower);
+	const struct new_flows *flows = is_wanted ? flows_by_end(sweep->follower) : NULL;
+
 	for (int64_t i = 0; i < count; i++) {
 		if (!is_wanted)
 			left[i].key = 0;
 		else if (left[i].key)
-			end_left(run, some, &left[i]);
+			end_left(sweep->run, some, &left[i], flows);
 	}
 }
 
 bool sweep_rows(struct sweep *sweep, const struct capture *capture, const int64_t *times,
 		int64_t count, struct left *left, int64_t *left_count)
 {
-	bool is_wanted = sweep->follower && wants_more(sweep->follower);
 	struct some some = {.capture = capture};
 
 	*left_count = 0;
@@ -400,7 +419,7 @@ bool sweep_rows(struct sweep *sweep, const struct capture *capture, const int64_
 		ask(sweep->run->world->classes, &some);
 		find_codes(sweep->run, &some);
 		mine_count = count_some(sweep, &some, times, mine);
-		say(sweep->run, &some, mine, mine_count, is_wanted);
+		tell(sweep, &some, mine, mine_count);
 		*left_count += mine_count;
 	}
 	return !sweep->run->no_memory;

@@ -65,7 +65,13 @@ OUTCOME = np.dtype(
     ],
     align=True,
 )
-LEFT = np.dtype([("row", _I64), ("key", _U64), ("code", _U32), ("flags", _U8), ("is_from_host", _U8), ("pad", _U8, 2)])
+LEFT = np.dtype(
+    [
+        *(("row", _I64), ("key", _U64), ("mark", _U64), ("part", _U32), ("code", _U32)),
+        *((name, _U8) for name in ("flags", "is_from_host", "marking")),
+        ("pad", _U8, 5),
+    ]
+)
 
 SEVERAL = np.dtype(
     [
