@@ -3,10 +3,6 @@
 from __future__ import annotations
 
 import random
-import socket
-import threading
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -21,34 +17,12 @@ from enforcer.model.errors import KernelError
 from enforcer.model.vocabulary import Mode
 from enforcer.planning.plan import Plan
 from tests.kernel.conftest import NetnsPair
-from tests.kernel.xdp_support import counts, interface_plan, passes, plan_of, sniffer, udp_from
+from tests.kernel.xdp_support import counts, flood, interface_plan, passes, plan_of, sniffer, udp_from
 
 pytestmark = pytest.mark.needs_root
 
 UPDATES = 10_000
 SET = "s:0"
-
-
-@contextmanager
-def flood(pair: NetnsPair, sources: list[str]) -> Iterator[list[int]]:
-    """Sends frames from these sources in turn, all the time; the list contains how many were sent."""
-    stop, sent = threading.Event(), [0]
-    frames = [udp_from(source) for source in sources]
-
-    def send() -> None:
-        with pair.peer(), socket.socket(socket.AF_PACKET, socket.SOCK_RAW) as mouth:
-            mouth.bind(("wire0", 0))
-            while not stop.is_set():
-                mouth.send(frames[sent[0] % len(frames)])
-                sent[0] += 1
-
-    thread = threading.Thread(target=send)
-    thread.start()
-    try:
-        yield sent
-    finally:
-        stop.set()
-        thread.join()
 
 
 def neighbours(rng: random.Random) -> str:

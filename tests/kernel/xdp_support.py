@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import socket
+import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -27,6 +28,7 @@ from tests.kernel.conftest import NetnsPair
 from tests.support.entries import SideMatch, entry_of
 
 SENTINEL_TYPE = 0x88B5  # IEEE 802 local experimental
+BURST, NAP_S = 16, 30e-6  # of a flood, which leaves more than half of a CPU to what changes under it
 
 
 def plan_of(
@@ -122,3 +124,27 @@ def passes(pair: NetnsPair, frame: bytes, *, near: str = "eth0", far: str = "wir
         while (heard := ears.recv(4096)) != sentinel:
             seen = seen or heard == frame
         return seen
+
+
+@contextmanager
+def flood(pair: NetnsPair, sources: Sequence[str]) -> Iterator[list[int]]:
+    """Sends frames from these sources in turn, all the time; the list contains how many were sent."""
+    stop, sent = threading.Event(), [0]
+    frames = [udp_from(source) for source in sources]
+
+    def send() -> None:
+        with pair.peer(), socket.socket(socket.AF_PACKET, socket.SOCK_RAW) as mouth:
+            mouth.bind((pair.PEER_INTERFACE, 0))
+            while not stop.is_set():
+                for _ in range(BURST):
+                    mouth.send(frames[sent[0] % len(frames)])
+                    sent[0] += 1
+                time.sleep(NAP_S)
+
+    thread = threading.Thread(target=send)
+    thread.start()
+    try:
+        yield sent
+    finally:
+        stop.set()
+        thread.join()
