@@ -15,7 +15,7 @@ import threading
 import time
 import uuid
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -28,27 +28,19 @@ from scapy.layers.l2 import Ether
 from scapy.packet import Packet, Raw
 
 from dossim.lab.lab import wait_for_carrier
+from dossim.lab.names import make_namespace
 from enforcer.backends.iptables.rules import TABLES
 
 INTERFACE = "eth0"
 VICTIM, PEER = {4: "10.10.10.10", 6: "2001:db8:1::10"}, {4: "10.10.10.1", 6: "2001:db8:1::1"}
 VICTIM_MAC, PEER_MAC = "02:00:00:00:00:01", "02:00:00:00:00:02"
 DEADLINE_S = 60.0
-SENTINEL_PROTOCOL = 200  # used by no test's traffic
-SENTINEL = {
-    version: bytes(Ether(src=PEER_MAC, dst=VICTIM_MAC) / packet)
-    for version, packet in {
-        4: IP(src="198.18.0.1", dst="198.18.0.2", proto=SENTINEL_PROTOCOL) / Raw(b"sentinel"),
-        6: IPv6(src="2001:db8:ffff::1", dst="2001:db8:ffff::2", nh=SENTINEL_PROTOCOL) / Raw(b"sentinel"),
-    }.items()
-}
-CATCH_SENTINEL = {  # where a packet is received, before the tables under test
-    version: f"table netdev sentinel {{ chain catch {{ type filter hook ingress device {INTERFACE} priority -500; "
-    f"{match} {SENTINEL_PROTOCOL} counter drop; }}; }}"
-    for version, match in {4: "ip protocol", 6: "ip6 nexthdr"}.items()
-}
+# Of a type that the host takes for nothing: only a packet socket gets it, no table.
+SENTINEL_TYPE = 0x88B5  # IEEE 802 local experimental
 SAVE = {4: "iptables-legacy-save", 6: "ip6tables-legacy-save"}
+RESTORE = {4: "iptables-legacy-restore", 6: "ip6tables-legacy-restore"}
 IPTABLES = {4: "iptables-legacy", 6: "ip6tables-legacy"}
+IFA_F_NODAD = 0x02  # linux/if_addr.h
 # The kernel reports the groups of each IPv6 address, twice within two seconds: rules that deny all would count that.
 SILENT = "table ip6 silent { chain output { type filter hook output priority 0; icmpv6 type 143 drop; }; }"
 
@@ -73,10 +65,12 @@ class Wire:
             (self.victim, INTERFACE, VICTIM, PEER, PEER_MAC),
             (self.peer, "peer0", PEER, VICTIM, VICTIM_MAC),
         ):
-            for version, length in ((4, "24"), (6, "64")):
-                nodad = ("nodad",) if version == 6 else ()
-                run("ip", "-n", space, "addr", "add", f"{own[version]}/{length}", "dev", device, *nodad)
-                run("ip", "-n", space, "neigh", "add", other[version], "lladdr", mac, "dev", device, "nud", "permanent")
+            with entered(space), IPRoute() as ip:
+                index = socket.if_nametoindex(device)
+                for version, length in ((4, 24), (6, 64)):
+                    nodad = {"flags": IFA_F_NODAD} if version == 6 else {}
+                    ip.addr("add", index=index, address=own[version], prefixlen=length, **nodad)
+                    ip.neigh("add", ifindex=index, dst=other[version], lladdr=mac, state="permanent")
 
     @contextmanager
     def inside(self, name: str = "") -> Iterator[None]:
@@ -84,26 +78,17 @@ class Wire:
         with entered(name or self.victim):
             yield
 
-    def send(self, version: int, frames: Sequence[bytes]) -> None:
+    def send(self, frames: Sequence[bytes]) -> None:
         """Sends to the victim, and returns when the victim has handled them all."""
+        sentinel = _address(VICTIM_MAC) + _address(PEER_MAC) + SENTINEL_TYPE.to_bytes(2, "big") + bytes(46)
         with self.inside():
-            run("nft", "-f", "-", text=CATCH_SENTINEL[version])
-        try:
-            self._send([*frames, SENTINEL[version]])
+            ears = socket.socket(socket.AF_PACKET, socket.SOCK_RAW, 0)
+        with ears:
+            ears.settimeout(DEADLINE_S)
+            ears.bind((INTERFACE, SENTINEL_TYPE))
+            self._send([*frames, sentinel])
             # One CPU handles its packets in order: those before the sentinel have been handled.
-            assert self._await_sentinel(), "the sentinel did not arrive"
-        finally:
-            with self.inside():
-                run("nft", "delete", "table", "netdev", "sentinel")
-
-    def _await_sentinel(self) -> bool:
-        deadline = time.monotonic() + DEADLINE_S
-        while time.monotonic() < deadline:
-            with self.inside():
-                if "packets 1 " in run("nft", "list", "table", "netdev", "sentinel"):
-                    return True
-            time.sleep(0.005)
-        return False
+            assert ears.recv(len(sentinel)) == sentinel
 
     def _send(self, frames: Sequence[bytes]) -> None:
         processors = os.sched_getaffinity(0)
@@ -144,6 +129,10 @@ def entered(name: str) -> Iterator[None]:
         os.close(home)
 
 
+def _address(text: str) -> bytes:
+    return bytes.fromhex(text.replace(":", ""))
+
+
 def _set_namespace(path: Path) -> None:
     descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
     try:
@@ -156,11 +145,9 @@ def _set_namespace(path: Path) -> None:
 def namespace() -> Iterator[str]:
     """A fresh network namespace, removed afterwards."""
     name = f"enf-test-{uuid.uuid4().hex[:10]}"
-    run("ip", "netns", "add", name)
-    try:
+    with ExitStack() as stack:
+        make_namespace(name, stack)
         yield name
-    finally:
-        run("ip", "netns", "delete", name)
 
 
 @contextmanager
@@ -168,11 +155,14 @@ def wire() -> Iterator[Wire]:
     """A fresh pair of namespaces, in which the kernel sends nothing by itself."""
     with namespace() as victim, namespace() as peer:
         for name in (victim, peer):
-            run("ip", "netns", "exec", name, "sysctl", "-qw", "net.ipv6.conf.default.addr_gen_mode=1")
-        run("ip", "-n", peer, "link", "add", "peer0", "type", "veth", "peer", "name", INTERFACE, "netns", victim)
-        run("ip", "-n", peer, "link", "set", "peer0", "address", PEER_MAC, "up")
-        run("ip", "-n", victim, "link", "set", INTERFACE, "address", VICTIM_MAC, "up")
+            with entered(name):
+                Path("/proc/sys/net/ipv6/conf/default/addr_gen_mode").write_text("1")
         with entered(peer), IPRoute() as ip:
+            far = {"ifname": INTERFACE, "address": VICTIM_MAC, "net_ns_fd": victim}
+            ip.link("add", ifname="peer0", kind="veth", address=PEER_MAC, peer=far)
+            ip.link("set", index=socket.if_nametoindex("peer0"), state="up")
+            with entered(victim), IPRoute() as other:
+                other.link("set", index=socket.if_nametoindex(INTERFACE), state="up")
             run("nft", "-f", "-", text=SILENT)
             wait_for_carrier(ip, socket.if_nametoindex("peer0"))
         yield Wire(victim, peer)
@@ -218,15 +208,19 @@ def add_counting_rules(*, conntrack: bool = False) -> None:
 
     ``conntrack`` adds one for untracked packets, which turns connection tracking on.
     """
+    untracked = "-I PREROUTING -i {} -m conntrack --ctstate UNTRACKED -m comment --comment untracked"
+    rules = [
+        "*raw",
+        "-A PREROUTING -i {} -m comment --comment tail",
+        "COMMIT",
+        "*mangle",
+        "-I PREROUTING -i {} -m comment --comment mangle",
+        "-I PREROUTING -i {} -m mark --mark 0x10000/0x10000 -m comment --comment accepted",
+        *([untracked] if conntrack else []),
+        "COMMIT",
+    ]
     for version in (4, 6):
-        for table, comment, match in (
-            ("raw", "tail", ()),
-            ("mangle", "mangle", ()),
-            ("mangle", "accepted", ("-m", "mark", "--mark", "0x10000/0x10000")),
-            *([("mangle", "untracked", ("-m", "conntrack", "--ctstate", "UNTRACKED"))] if conntrack else []),
-        ):
-            rule = ("-i", INTERFACE, *match, "-m", "comment", "--comment", comment)
-            run(IPTABLES[version], "-w", "-t", table, "-A" if table == "raw" else "-I", "PREROUTING", *rule)
+        run(RESTORE[version], "-w", "--noflush", text="\n".join(rules).format(*[INTERFACE] * len(rules)) + "\n")
 
 
 # --- packets ------------------------------------------------------------------------------------------

@@ -105,16 +105,16 @@ def test_what_is_allowed_passes_a_closed_input_and_nothing_else(cable: Wire, ver
         listeners = [listener(version, port) for port in (9, 10)]
     try:
         packets = frames(to_victim(version, 9) + to_victim(version, 10))
-        cable.send(version, packets)
+        cable.send(packets)
         assert [arrived(item) for item in listeners] == [0, 0]
         with cable.inside():
             IptablesBackend(IptablesSettings(insert_mode=mode)).apply(plan(table(ALLOW_9, **FAILSAFES)))
-        cable.send(version, packets)
+        cable.send(packets)
         # After "-j DROP" of everything invalid, an untracked packet still reaches a rule at the end.
         assert [arrived(item) for item in listeners] == [1, 0]
         with cable.inside():
             BACKEND.detach()
-        cable.send(version, packets)
+        cable.send(packets)
         assert [arrived(item) for item in listeners] == [0, 0]
     finally:
         for item in listeners:
@@ -149,7 +149,7 @@ def test_a_mark_set_by_others_before_raw_opens_nothing(cable: Wire) -> None:
         run(IPTABLES[4], "-w", "-t", "raw", *marking)
         receiver = listener(4, 9)
     with receiver:
-        cable.send(4, frames(to_victim(4, 9)))
+        cable.send(frames(to_victim(4, 9)))
         assert arrived(receiver) == 0
 
 

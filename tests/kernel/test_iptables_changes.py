@@ -71,7 +71,7 @@ def test_a_hundred_thousand_prefixes(raw: RawDriver, cable: Wire) -> None:
         assert raw.backend.apply(wanted).changes == ()
         assert_holds_all(raw.word, wanted, many.nets)
         raw.backend.apply(raw.plan(table(entry(0, DENY, source=FROM_LIST), sets=[ip_set("s:deny", big_nets(99_999))])))
-    cable.send(4, frames(v4("1.0.1.9", udp(9)) + v4(OTHER, udp(9))))
+    cable.send(frames(v4("1.0.1.9", udp(9)) + v4(OTHER, udp(9))))
     with cable.inside():
         assert raw.backend.counters()[0].packets == 1
 
@@ -156,7 +156,7 @@ def test_what_both_plans_drop_is_dropped_under_fire(
     finally:
         stop.set()
         thread.join()
-    cable.send(4, [])
+    cable.send([])
     assert sent[0] > 1000
     with cable.inside():
         assert "packets 0 " in run("nft", "list", "table", "ip", "after")
@@ -197,7 +197,7 @@ def test_what_both_plans_drop_is_dropped_after_every_step_between(
         monkeypatch.undo()
     assert len(steps) > 2
     assert ("swap" in steps) == (small and "_change" in steps)
-    cable.send(4, [])
+    cable.send([])
     assert cable.count(4, "mangle", "mangle") == 0
 
 
@@ -220,7 +220,7 @@ def test_what_both_plans_drop_is_dropped_after_every_transaction_between(
         assert backend.apply(nft_plan(after)).changes
         monkeypatch.undo()
     assert len(commits) > 1, "rules and members are not changed in one"
-    cable.send(4, [])
+    cable.send([])
     with cable.inside():
         assert "packets 0 " in run("nft", "list", "table", "ip", "after")
 

@@ -66,7 +66,7 @@ def test_what_is_beyond_the_rate_is_not_logged_and_goes_on(raw: RawDriver, cable
     limited = raw.configured(log_action_rate_limit="1/day", log_action_rate_limit_burst=1)
     with cable.inside():
         limited.apply(raw.plan(TABLE))
-    cable.send(4, frames(v4(OTHER, udp(9)) * 10))
+    cable.send(frames(v4(OTHER, udp(9)) * 10))
     with cable.inside():
         counts = {count.entry: count.packets for count in limited.counters()}
         limited.detach()

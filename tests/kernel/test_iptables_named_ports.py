@@ -156,7 +156,7 @@ def test_named_port(raw: RawDriver, cable: Wire, item: Entry, packets: list[Pack
         raw.backend.apply(raw.plan(table(item, port_sets=PORT_SETS)))
         add_counting_rules()
     version = packets[0].version
-    cable.send(version, frames(packets))
+    cable.send(frames(packets))
     with cable.inside():
         (count,) = raw.backend.counters()
     assert (count.packets, cable.count(version, "mangle", "mangle")) == seen
@@ -177,7 +177,7 @@ def test_a_packet_counts_once_whichever_of_number_and_name_it_matches(
         raw.backend.apply(raw.plan(table(entry(0, action, **BOTH_WAYS), port_sets=PORT_SETS)))
     matching = [(22, 7), (22, 40000), (80, 7), (80, 40000), (8443, 7), (8443, 40000)]  # 80 is both number and name
     others = [(22, 101), (81, 7), (8444, 40000)]
-    cable.send(4, frames([packet for dst, src in matching + others for packet in v4(OTHER, tcp(dst, sport=src))]))
+    cable.send(frames([packet for dst, src in matching + others for packet in v4(OTHER, tcp(dst, sport=src))]))
     with cable.inside():
         assert [(item.entry, item.packets) for item in raw.backend.counters()] == [
             ("gnp/edge ingress[0]", len(matching))

@@ -161,7 +161,7 @@ def test_verdict(
         raw.backend.apply(raw.plan(table(*entries, sets=[DENY_LIST], **FAILSAFES)))
         add_counting_rules()
     version = packets[0].version
-    cable.send(version, frames(packets))
+    cable.send(frames(packets))
     # In nftables, packets that a failsafe accepts and packets that nothing matches leave our chains in the same way.
     places = [where for where in seen if where != "tail" or raw.word is Backend.IPTABLES]
     found = {where: cable.count(version, "raw" if where == "tail" else "mangle", where) for where in places}
@@ -172,7 +172,7 @@ def test_allowed_packets_are_not_tracked_and_others_are(raw: RawDriver, cable: W
     with cable.inside():
         raw.backend.apply(raw.plan(table(entry(0, ALLOW, protocol=17))))
         add_counting_rules(conntrack=True)
-    cable.send(4, frames(v4(OTHER, udp(9)) + v4(OTHER, tcp(9))))
+    cable.send(frames(v4(OTHER, udp(9)) + v4(OTHER, tcp(9))))
     assert cable.count(4, "mangle", "mangle") == 2
     assert cable.count(4, "mangle", "untracked") == 1
 
@@ -183,7 +183,7 @@ def test_a_stale_accept_mark_is_cleared(raw: RawDriver, cable: Wire) -> None:
         add_counting_rules()
         mark = ("-i", "eth0", "-j", "MARK", "--set-xmark", "0x30000/0x30000")
         run(IPTABLES[4], "-w", "-t", "raw", "-I", "PREROUTING", *mark)
-    cable.send(4, frames(v4(OTHER, tcp(9))))
+    cable.send(frames(v4(OTHER, tcp(9))))
     assert [cable.count(4, "mangle", where) for where in ("mangle", "accepted")] == [1, 0]
 
 
@@ -202,7 +202,7 @@ def test_fragments(raw: RawDriver, cable: Wire, conntrack: bool, match: dict[str
         add_counting_rules(conntrack=conntrack)
     packets = pieces(OTHER, 9)
     assert len(packets) == 3
-    cable.send(4, frames(packets))
+    cable.send(frames(packets))
     with cable.inside():
         (count,) = raw.backend.counters()
     assert count.packets == dropped
@@ -214,7 +214,7 @@ def test_other_interfaces_are_not_touched(raw: RawDriver, cable: Wire) -> None:
     with cable.inside():
         raw.backend.apply(raw.plan(table(DENY_ALL, interface="eth1"), table(DENY_ALL, interface="eth")))
         add_counting_rules()
-    cable.send(4, frames(v4(OTHER, udp(9))))
+    cable.send(frames(v4(OTHER, udp(9))))
     assert cable.count(4, "mangle", "mangle") == 1
 
 
@@ -223,8 +223,8 @@ def test_failsafe_nets_are_of_the_other_side_and_of_one_family(raw: RawDriver, c
     with cable.inside():
         raw.backend.apply(raw.plan(table(DENY_ALL, inbound=inbound)))
         add_counting_rules()
-    cable.send(4, frames(v4(OTHER, tcp(22)) + v4(LISTED, tcp(22))))
-    cable.send(6, frames(v6(OTHER6, tcp(22))))
+    cable.send(frames(v4(OTHER, tcp(22)) + v4(LISTED, tcp(22))))
+    cable.send(frames(v6(OTHER6, tcp(22))))
     assert [cable.count(version, "mangle", "mangle") for version in (4, 6)] == [1, 0]
 
 
@@ -242,8 +242,8 @@ def test_counters_are_those_of_entries_both_families_together(raw: RawDriver, ca
     )
     with cable.inside():
         raw.backend.apply(raw.plan(table(*entries, sets=[DENY_LIST])))
-    cable.send(4, frames(v4(LISTED, udp(9)) * 3 + v4(OTHER, udp(9)) + v4(OTHER, ICMP())))
-    cable.send(6, frames(v6(LISTED6, udp(9)) * 2 + v6(OTHER6, ICMPv6EchoRequest())))
+    cable.send(frames(v4(LISTED, udp(9)) * 3 + v4(OTHER, udp(9)) + v4(OTHER, ICMP())))
+    cable.send(frames(v6(LISTED6, udp(9)) * 2 + v6(OTHER6, ICMPv6EchoRequest())))
     with cable.inside():
         found = raw.backend.counters()
     assert {item.entry: item.packets for item in found} == dict(
@@ -261,11 +261,11 @@ def test_counters_of_entries_that_stay_survive_changes_around_them(raw: RawDrive
         raw.backend.apply(
             raw.plan(table(entry(0, DENY, protocol=253), stays, entry(9, DENY, protocol=254), sets=[DENY_LIST]))
         )
-    cable.send(4, frames(v4(LISTED, udp(9)) * 4))
+    cable.send(frames(v4(LISTED, udp(9)) * 4))
     with cable.inside():
         raw.backend.apply(raw.plan(table(stays, entry(6, DENY, protocol=252), sets=[other_members], **FAILSAFES)))
         before = {item.entry: item.packets for item in raw.backend.counters()}
-    cable.send(4, frames(v4(LISTED, udp(9))))
+    cable.send(frames(v4(LISTED, udp(9))))
     with cable.inside():
         after = {item.entry: item.packets for item in raw.backend.counters()}
     assert before == {stays.name: 4, "gnp/edge ingress[6]": 0}

@@ -172,7 +172,7 @@ def test_counters_of_rules_that_stay_survive_and_a_set_changes_only_its_members(
     stays = entry(1, DENY, source=FROM_LIST)
     with cable.inside():
         BACKEND.apply(plan(table(stays, sets=[DENY_LIST])))
-    cable.send(4, frames(v4(LISTED, udp(9)) * 3))
+    cable.send(frames(v4(LISTED, udp(9)) * 3))
     wider = ip_set("s:deny", ["203.0.113.0/24", "192.0.2.0/25", "2001:db8:bad::/48"])
     around = (entry(0, DENY, protocol=253), stays, entry(2, DENY, protocol=254))
     with cable.inside():
@@ -200,7 +200,7 @@ def test_neighbouring_nets_come_and_go_without_disturbing_each_other(cable: Wire
                 patch.setattr(transactions, "_MEMBERS", transactions._MemberCache())  # so that members are read
                 assert BACKEND.apply(wanted).changes == ()
         BACKEND.apply(plan(table(entry(0, DENY, source=FROM_LIST), sets=[ip_set("s:deny", nets[1:4])])))
-    cable.send(4, frames([packet for last in (63, 64, 127, 128, 255) for packet in v4(f"192.0.2.{last}", udp(9))]))
+    cable.send(frames([packet for last in (63, 64, 127, 128, 255) for packet in v4(f"192.0.2.{last}", udp(9))]))
     with cable.inside():
         assert [item.packets for item in BACKEND.counters()] == [4]
 
@@ -280,7 +280,7 @@ def test_our_rules_alone_turn_on_no_defragmentation(cable: Wire, conntrack: bool
         if conntrack:
             rule = "type filter hook prerouting priority 0; ct state new;"
             run("nft", "-f", "-", text=f"table ip somebody {{ chain tracks {{ {rule} }}; }}\n")
-    cable.send(4, frames(pieces(OTHER, 9)))
+    cable.send(frames(pieces(OTHER, 9)))
     with cable.inside():
         assert [item.packets for item in BACKEND.counters()] == [1 if conntrack else 3]
 
@@ -294,7 +294,7 @@ def test_an_allow_does_not_pass_the_tables_of_others_but_has_the_mark(cable: Wir
     with cable.inside():
         run("nft", "-f", "-", text=closed)
         BACKEND.apply(plan(allowed))
-    cable.send(4, frames(v4(OTHER, udp(9)) * 2 + v4(OTHER, udp(10)) + v4(OTHER, tcp(10)) * 3))
+    cable.send(frames(v4(OTHER, udp(9)) * 2 + v4(OTHER, udp(10)) + v4(OTHER, tcp(10)) * 3))
     with cable.inside():
         lines = [line.strip() for line in run("nft", "list", "table", "ip", "firewall").splitlines()]
     assert sum("udp dport 10 counter packets 1 " in line for line in lines) == 1

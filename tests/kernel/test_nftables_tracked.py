@@ -181,9 +181,9 @@ def test_a_change_of_one_rule_leaves_the_counters_of_the_others(cable: Wire) -> 
     after = policy("web", ingress=[rule("Deny", "TCP", 80), rule("Deny", "TCP", 82)])
     cable.address()
     enforce(cable, endpoint(), before)
-    cable.send(4, frames(v4(OTHER, tcp(80)) * 2 + v4(OTHER, tcp(81))))
+    cable.send(frames(v4(OTHER, tcp(80)) * 2 + v4(OTHER, tcp(81))))
     enforce(cable, endpoint(), after)
-    cable.send(4, frames(v4(OTHER, tcp(81)) * 3 + v4(OTHER, tcp(82)) * 4))
+    cable.send(frames(v4(OTHER, tcp(81)) * 3 + v4(OTHER, tcp(82)) * 4))
     assert counts(cable) == {
         (Stage.FILTER_INPUT, "gnp/web ingress[0]"): 2,
         (Stage.FILTER_INPUT, "gnp/web ingress[1]"): 4,
@@ -197,8 +197,8 @@ def test_a_change_of_one_rule_leaves_the_counters_of_the_others(cable: Wire) -> 
 def test_an_endpoint_alone_closes_the_host_both_ways(cable: Wire) -> None:
     cable.address()
     enforce(cable, endpoint())
-    for version, sent in probes(tcp(80), udp(9)):
-        cable.send(version, sent)
+    for _, sent in probes(tcp(80), udp(9)):
+        cable.send(sent)
     assert counts(cable) == {(Stage.FILTER_INPUT, NO_PROFILE_IN): 4}
     for family, version in ((socket.AF_INET, 4), (socket.AF_INET6, 6)):
         with cable.inside():
@@ -223,7 +223,7 @@ def test_an_allow_is_for_a_whole_connection_and_counts_its_first_packet(cable: W
     enforce(cable, endpoint(), policy("web", ingress=[rule("Allow", "TCP", 80)]))
     with connected(cable, 80, version) as both:
         say(*both)
-        cable.send(version, dict(probes(tcp(81)))[version])
+        cable.send(dict(probes(tcp(81)))[version])
     assert counts(cable) == {(Stage.FILTER_INPUT, "gnp/web ingress[0]"): 1, (Stage.FILTER_INPUT, REST): 1}
 
 
@@ -234,15 +234,15 @@ def test_a_connection_that_is_open_outlives_a_new_deny(cable: Wire) -> None:
         enforce(cable, endpoint(), policy("web", ingress=[rule("Deny")]))
         say(*both)
         assert counts(cable) == {}
-        cable.send(4, frames(v4(OTHER, tcp(80))))
+        cable.send(frames(v4(OTHER, tcp(80))))
     assert counts(cable) == {(Stage.FILTER_INPUT, "gnp/web ingress[0]"): 1}
 
 
 def test_an_invalid_packet_is_dropped_before_failsafes(cable: Wire) -> None:
     cable.address()
     enforce(cable, endpoint())
-    for version, sent in probes(TCP(sport=40000, dport=22, flags="SA")):
-        cable.send(version, sent)
+    for _, sent in probes(TCP(sport=40000, dport=22, flags="SA")):
+        cable.send(sent)
     assert counts(cable) == {(Stage.FILTER_INPUT, "conntrack INVALID ingress"): 2}
 
 
@@ -250,7 +250,7 @@ def test_a_profile_allows_what_no_policy_decides(cable: Wire) -> None:
     cable.address()
     guests = profile("guests", ingress=[rule("Allow", "UDP")], egress=[rule("Allow", "TCP")])
     enforce(cable, endpoint(profiles=["guests"]), guests)
-    cable.send(4, frames(v4(OTHER, udp(9)) + v4(OTHER, tcp(9)) * 2))
+    cable.send(frames(v4(OTHER, udp(9)) + v4(OTHER, tcp(9)) * 2))
     assert counts(cable) == {
         (Stage.FILTER_INPUT, "profile/guests ingress[0]"): 1,
         (Stage.FILTER_INPUT, NO_PROFILE_IN): 2,
@@ -268,7 +268,7 @@ def test_neighbours_are_found_although_all_is_denied(cable: Wire) -> None:
     found = counts(cable)
     assert found.pop((Stage.FILTER_INPUT, "gnp/web ingress[0]")) >= 1
     assert not found
-    cable.send(6, frames(v6(OTHER6, ICMPv6EchoRequest())))
+    cable.send(frames(v6(OTHER6, ICMPv6EchoRequest())))
     assert counts(cable)[Stage.FILTER_INPUT, REST] == 1  # other ICMPv6 is denied
 
 
@@ -280,7 +280,7 @@ def test_what_pre_dnat_policy_allows_needs_no_normal_policy(cable: Wire) -> None
     enforce(cable, endpoint(), pre_dnat("front", rule("Allow", "TCP", 8080), rule("Deny", "TCP", 8081)))
     with connected(cable, 8080) as both:
         say(*both)
-    cable.send(4, frames(v4(OTHER, tcp(8081)) * 2 + v4(OTHER, tcp(8082)) * 3))
+    cable.send(frames(v4(OTHER, tcp(8081)) * 2 + v4(OTHER, tcp(8082)) * 3))
     assert counts(cable) == {
         (Stage.MANGLE, "gnp/front ingress[0]"): 1,
         (Stage.MANGLE, "gnp/front ingress[1]"): 2,
@@ -309,7 +309,7 @@ def test_an_untracked_allow_passes_by_tracked_policy(cable: Wire) -> None:
     with receiver:
         receiver.bind(("", 9))
         receiver.settimeout(TIMEOUT_S)
-        cable.send(4, frames(v4(PEER[4], udp(9) / Raw(b"hello")) + v4(PEER[4], tcp(9))))
+        cable.send(frames(v4(PEER[4], udp(9) / Raw(b"hello")) + v4(PEER[4], tcp(9))))
         assert receiver.recv(5) == b"hello"
     assert counts(cable) == {(Stage.RAW, "gnp/edge ingress[0]"): 1, (Stage.MANGLE, "gnp/front ingress[0]"): 1}
 
@@ -340,13 +340,13 @@ def through(port: int, count: int = 1) -> list[bytes]:
 
 def test_what_is_forwarded_meets_policy_with_apply_on_forward_alone(cable: Wire, route: str) -> None:
     enforce(cable, endpoint(), policy("host", ingress=[rule("Deny")]))
-    cable.send(4, through(9))
+    cable.send(through(9))
     assert counts(cable) == {}
     allow = policy("through", applyOnForward=True, ingress=[rule("Allow", "TCP", 80), rule("Deny", "UDP", 9)])
     enforce(cable, endpoint(), allow)
     with connected(cable, 80, to=BEYOND, where=route) as both:
         say(*both)
-    cable.send(4, through(9, 2) + through(10, 3))
+    cable.send(through(9, 2) + through(10, 3))
     assert counts(cable) == {
         (Stage.FILTER_FORWARD, "gnp/through ingress[0]"): 1,
         (Stage.FILTER_FORWARD, "gnp/through ingress[1]"): 2,
@@ -361,7 +361,7 @@ def test_both_interfaces_of_a_forwarded_packet_have_a_say(cable: Wire, route: st
     with cable.inside():
         BACKEND.apply(plan(*documents, interfaces=("eth0", "eth1")))
         before = {item.interface for item in BACKEND.counters()}
-    cable.send(4, through(9) + through(10, 2) + through(11, 3))
+    cable.send(through(9) + through(10, 2) + through(11, 3))
     assert before == {"eth0", "eth1"}
     assert counts(cable) == {
         (Stage.FILTER_FORWARD, "gnp/into ingress[0]"): 3,
@@ -415,7 +415,7 @@ def _counted(driver: BackendDriver, backend: Backend) -> Counts:
         with cable.inside():
             driver.apply(tracked_plan(backend, *ALIKE))
         for version in (4, 6):
-            cable.send(version, frames(_battery(version)))
+            cable.send(frames(_battery(version)))
         found = counts(cable, driver)
         with cable.inside():
             driver.detach()
