@@ -25,8 +25,8 @@ struct fragment {
 
 /* ENDED: the packet is a fragment that defragmentation takes, which is found. ODD: the capture cut what decides. */
 enum step find_fragment(const struct packet *p, struct fragment *found);
-/* The same of one that is_plain_fragment() found, of so many bytes. */
-void set_plain_fragment(const uint8_t *ip, uint32_t total, struct fragment *found);
+/* The same of one that is_plain_fragment() found. */
+void set_plain_fragment(const uint8_t *ip, struct fragment *found);
 /* What identifies a datagram of a packet's addresses. */
 void datagram_key(const struct packet *p, uint32_t ident, uint64_t key[KEY_WIDTH]);
 

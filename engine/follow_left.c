@@ -26,6 +26,12 @@ static inline uint32_t code_here(const struct task *task, uint32_t code)
 	return outcome->elsewhere;
 }
 
+/* Of which the sweep says the end. */
+static inline bool is_ended(const struct left *left)
+{
+	return left->key && left->code != NO_CODE;
+}
+
 /* -- where conntrack knows nothing, and most packets are like the one before -- */
 
 static inline bool are_alike(const struct left *one, const struct left *other)
@@ -60,7 +66,7 @@ static int64_t take_alike(struct task *task, const struct left *left, int64_t co
 
 	if (!knows_nothing(follower))
 		return 0;
-	for (; taken < count && left[taken].key; taken++) {
+	for (; taken < count && is_ended(&left[taken]); taken++) {
 		const struct left *it = &left[taken];
 
 		if (!usual || !are_alike(it, &left[counted])) {
@@ -81,6 +87,39 @@ static int64_t take_alike(struct task *task, const struct left *left, int64_t co
 	task->batch.from_host += from_host;
 	task->batch.cut += cut;
 	return taken;
+}
+
+/* -- fragments that the sweep has looked at -- */
+
+/* False: it is none. */
+static bool look_at_fragment(struct task *task, const struct left *left, struct looked *it)
+{
+	if (!left->key || left->code != NO_CODE || task->follower->alone ||
+	    !frame_of(task->piece, left->row, &it->frame))
+		return false;
+	it->ordinary = NULL;
+	it->key = 0;
+	it->odd = ODD_FRAGMENT;
+	set_plain_fragment(it->frame.at + LINK, &it->fragment);
+	it->fragment.classes = left->key & ~(uint64_t)NO_PORTS;
+	queues_ask(&task->follower->defrag.queues, &it->fragment);
+	task->batch.from_host += left->is_from_host;
+	task->batch.cut += is_cut(task, left->row);
+	return true;
+}
+
+/* Those up to the first that is none, at most as many as a batch has; how many. */
+static int64_t take_fragments(struct task *task, const struct left *left, int64_t count)
+{
+	struct follower *follower = task->follower;
+	int64_t found = 0;
+
+	while (found < BATCH && found < count &&
+	       look_at_fragment(task, &left[found], &follower->looked[found]))
+		found++;
+	for (int64_t at = 0; at < found; at++)
+		take_one(follower, left[at].row, &follower->looked[at]);
+	return found;
 }
 
 /* -- all others -- */
@@ -122,7 +161,7 @@ static uint32_t take_some(struct task *task, const struct left *left, int64_t co
 	for (; found < batch.count; found++) {
 		struct looked *it = &follower->looked[found];
 
-		if (left[found].key)
+		if (is_ended(&left[found]))
 			look_at_left(task, &left[found], &batch, found, it);
 		else if (!is_sendable(batch.frames[found]) ||
 			 !look(follower, left[found].row, &batch, found, it))
@@ -140,11 +179,13 @@ static int64_t take_left(struct task *task)
 	int64_t taken = 0;
 
 	while (taken < task->count) {
+		int64_t before = taken;
 		uint32_t found;
 
 		taken += take_alike(task, task->left + taken, task->count - taken);
-		if (taken == task->count)
-			break;
+		taken += take_fragments(task, task->left + taken, task->count - taken);
+		if (taken > before)
+			continue;
 		found = take_some(task, task->left + taken, task->count - taken);
 		taken += found;
 		if (found < BATCH)

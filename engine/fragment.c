@@ -135,7 +135,9 @@ enum step find_fragment(const struct packet *p, struct fragment *found)
 											: GO_ON;
 }
 
-void set_plain_fragment(const uint8_t *ip, uint32_t total, struct fragment *found)
+void set_plain_fragment(const uint8_t *ip, struct fragment *found)
 {
+	uint32_t total = be16(ip + 2);
+
 	find_fragment4(ip, 20, (struct bytes){ip + 20, total - 20, total - 20}, found);
 }

@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
  * A packet that a sweep leaves. Of one that gets to conntrack and is sound by itself (follow_usual.h), the sweep says what
- * follows of its own bytes, so that nobody has to look at them again. dossim/engine/layout.py declares it again.
+ * follows of its own bytes, so that nobody has to look at them again; and of a plain fragment (ordinary.h).
+ * dossim/engine/layout.py declares it again.
  */
 #ifndef LEFT_H
 #define LEFT_H
@@ -15,7 +16,8 @@ struct left {
 	uint64_t key;  /* of struct known; 0: nothing else is said */
 	uint64_t mark; /* if MARKED, with part: struct flow_mark */
 	uint32_t part;
-	uint32_t code; /* of its end, as if conntrack was not there: of the outcomes of the sweep */
+	/* Of its end, as if conntrack was not there: of the outcomes of the sweep; NO_CODE: it is a fragment. */
+	uint32_t code;
 	uint8_t flags; /* of TCP */
 	uint8_t is_from_host;
 	uint8_t marking; /* enum marking: of the flow that it may begin */

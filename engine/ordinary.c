@@ -249,7 +249,7 @@ uint32_t end_fragment(struct run *run, const struct ordinary *it, struct fragmen
 	run->is_from_host = known->is_from_host;
 	if (known->early)
 		return known->early;
-	set_plain_fragment(it->ip, it->total, found);
+	set_plain_fragment(it->ip, found);
 	found->classes = known->key & ~(uint64_t)NO_PORTS;
 	return NO_CODE;
 }

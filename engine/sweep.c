@@ -227,8 +227,8 @@ static void find_fragment_code(struct run *run, struct some *some, uint32_t at)
 
 	it.segment = 20;
 	it.fragment = kind_of_fragment(it.ip);
-	some->code[at] = known_at(run, some, at, key_of(run, &it))->early;
-	some->key[at] = 0;
+	some->key[at] = key_of(run, &it);
+	some->code[at] = known_at(run, some, at, some->key[at])->early;
 	some->is_odd[at] = false;
 }
 
@@ -375,6 +375,9 @@ static inline void end_left(struct run *run, const struct some *some, struct lef
 	const struct known *known = slot_of(run, left->key);
 	struct ordinary it = ordinary_of(some, at, place.version);
 
+	left->is_from_host = some->is_from_host[at];
+	if (place.segment == IN_FRAGMENT)
+		return;
 	if (known->key != left->key) {
 		left->key = 0;
 		return;
@@ -382,7 +385,6 @@ static inline void end_left(struct run *run, const struct some *some, struct lef
 	it.start = (uint16_t)(14 + 4 * place.tags);
 	it.group = (it.ip - it.start)[0] & 1;
 	left->code = end_after_raw(run, &it, known);
-	left->is_from_host = known->is_from_host;
 	left->flags = it.protocol == TCP ? it.ip[it.segment + 13] : 0;
 	if (left->code == NO_CODE || !is_sound(&it, known, left->code))
 		left->key = 0;
