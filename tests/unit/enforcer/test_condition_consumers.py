@@ -66,9 +66,7 @@ def errors(
 
 
 @pytest.mark.slow
-def test_mypy_names_all_that_do_not_know_a_new_condition_or_field(
-    tmp_path: Path, pytestconfig: pytest.Config
-) -> None:
+def test_mypy_names_all_that_do_not_know_a_new_condition_or_field(tmp_path: Path, pytestconfig: pytest.Config) -> None:
     """All in one run. Its cache is not the developer's, who would have to wait for what was checked as changed here."""
     cache = pytestconfig.cache.mkdir("mypy") if pytestconfig.cache else tmp_path
     rows = {CONDITIONS: (r'Argument 1 .* has incompatible type "OneMore"', CONSUMERS)}

@@ -20,9 +20,11 @@ from tests.support.fakes.packets import PACKETS
 from tests.support.fakes.xtables import FakeIpSet, FakeTable, FakeXtables
 from tests.support.fakes.xtables_packets import Walk
 from tests.support.host_plans import INTERFACES
-from tests.support.reconcile import Met, World
+from tests.support.reconcile import Met, World, remembering
 
 _PLACES = [(interface, received) for interface in (*INTERFACES, "eth2") for received in (True, False)]
+
+_render = remembering(render)
 
 
 @dataclass(frozen=True)
@@ -43,13 +45,13 @@ class XtablesWorld(World):
         return self.fake.calls
 
     def apply(self, plan: Plan) -> list[str]:
-        return reconcile(render(plan, self.settings), self.settings, self.fake, tables=self.fake)
+        return reconcile(_render(plan, self.settings), self.settings, self.fake, tables=self.fake)
 
     def state(self) -> State:
         return State(dict(self.fake.tables), dict(self.fake.sets))
 
     def holds(self, plan: Plan) -> bool:
-        wanted = render(plan, self.settings)
+        wanted = _render(plan, self.settings)
         sets = {name: item for name, item in self.fake.sets.items() if is_our_set(name)}
         members = {spec.name: frozenset(wanted_members(spec).tolist()) for spec in wanted.sets}
         return {name: item.members for name, item in sets.items()} == members and all(

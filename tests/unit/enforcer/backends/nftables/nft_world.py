@@ -16,7 +16,7 @@ from tests.support.fakes.nft import FakeNfTables, Tables
 from tests.support.fakes.nft_packets import Place, Walk
 from tests.support.fakes.packets import PACKETS
 from tests.support.host_plans import INTERFACES
-from tests.support.reconcile import Met, World
+from tests.support.reconcile import Met, World, remembering
 
 _HOOKS = {0: True, 3: False}  # NF_INET_PRE_ROUTING for received packets, NF_INET_LOCAL_OUT for sent ones
 PLACES = {
@@ -29,6 +29,8 @@ PLACES = {
 }
 
 OURS = [(family, TABLE) for family in FAMILY_OF.values()]
+
+_render = remembering(render)
 
 
 @dataclass
@@ -43,7 +45,7 @@ class NftWorld(World):
         return self.fake.calls
 
     def tables(self, plan: Plan) -> tuple[Table, ...]:
-        return render(plan, self.settings)
+        return _render(plan, self.settings)
 
     def apply(self, plan: Plan) -> list[str]:
         tables = self.tables(plan)

@@ -16,8 +16,10 @@ from enforcer.model.vocabulary import Backend
 from enforcer.planning.plan import Plan
 from tests.support.fakes.nft import Tables
 from tests.support.host_plans import TIMELY, changes, timely
-from tests.support.reconcile import Met, check_change, check_faults
+from tests.support.reconcile import Met, check_change, check_faults, remembering
 from tests.unit.enforcer.backends.nftables.nft_world import NftWorld
+
+_render = remembering(render)
 
 
 @dataclass
@@ -25,7 +27,7 @@ class NetdevWorld(NftWorld):
     """The same reconciler, with another rendering."""
 
     def tables(self, plan: Plan) -> tuple[Table, ...]:
-        return (render(plan, self.settings),)
+        return (_render(plan, self.settings),)
 
     def dropped(self, rules: Tables, sets: Tables, among: Met | None = None) -> Met:
         """No packet must be dropped here: raw drops it."""

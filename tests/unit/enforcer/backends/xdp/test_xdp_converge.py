@@ -16,7 +16,7 @@ from tests.kernel.iptables_plans import entry, ip_set, table
 from tests.support.entries import SideMatch
 from tests.support.fakes.calls import Fault, Killed
 from tests.support.host_plans import TIMELY, changes, plan_of, timely
-from tests.support.reconcile import FAULTS, check_change, converge, no_hole, watched
+from tests.support.reconcile import FAULTS, check_change, converge, no_hole, settled, watched
 from tests.unit.enforcer.backends.xdp.xdp_world import State, XdpWorld, early
 
 SETS = [ip_set("s:a", ["10.0.0.1/32", "2001:db8::1/128"]), ip_set("s:b", ["10.0.1.0/24"])]
@@ -181,7 +181,7 @@ def _check_fault(old: Plan, new: Plan, number: int, how: str, *, whole: bool) ->
     if whole:
         no_hole(world, states, world.dropped(states[0], states[0]) & world.dropped(states[-1], states[-1]))
     drops_no_more(world, states)
-    converge(world, new)
+    settled(world, new)
     now = world.counts()
     assert {name: now[name] for name in counted if name in now} == {
         name: value for name, value in counted.items() if name in now
