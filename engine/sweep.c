@@ -375,6 +375,7 @@ static inline void end_left(struct run *run, const struct some *some, struct lef
 	const struct known *known = slot_of(run, left->key);
 	struct ordinary it = ordinary_of(some, at, place.version);
 
+	left->code = NO_CODE;
 	left->is_from_host = some->is_from_host[at];
 	if (place.segment == IN_FRAGMENT)
 		return;
