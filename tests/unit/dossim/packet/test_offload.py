@@ -114,10 +114,11 @@ def test_an_empty_capture() -> None:
 def test_a_tag_changes_nothing() -> None:
     """Frames without one are looked at in another way."""
     rng = random.Random(5)
+    segments = (TCP(dport=80), UDP(dport=53), TCP(dport=80) / DATA, UDP() / DATA, ICMP(), SCTP())
+    sound = [bytes(Ether(src="02:00:00:00:00:01") / FOUR / segment) for segment in segments]
     frames = []
     for _ in range(4000):
-        segment = rng.choice((TCP(dport=80), UDP(dport=53), TCP(dport=80) / DATA, UDP() / DATA, ICMP(), SCTP()))
-        frame = bytearray(bytes(Ether(src="02:00:00:00:00:01") / FOUR / segment))
+        frame = bytearray(rng.choice(sound))
         at, size = rng.choice(((24, 0), (14, 4), (20, 8), (16, 2), (23, 1), (26, 0), (50, 2), (40, 2)))
         frame[at : at + size] = rng.choice((bytes(size), rng.randbytes(size), frame[at : at + size]))
         if rng.random() < 0.3:
