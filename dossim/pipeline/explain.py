@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
+from typing import NamedTuple
 
 from dossim.model.disposition import OPEN_FATES, Disposition, Fate
 from dossim.model.host import Host
@@ -28,8 +29,7 @@ from enforcer.model.vocabulary import Backend, Direction, Mode, Stage
 from enforcer.policy.resources import Resources
 
 
-@dataclass(frozen=True)
-class Hop:
+class Hop(NamedTuple):  # like Step
     """A node the packet reached: what was examined there and what was found; ``entry`` and ``position`` if a rule
     decided.
 
@@ -56,12 +56,12 @@ class Trace:
 
     def with_reason(self, reason: str) -> Trace:
         """The same with another reason of what is open: of the end, if that is undetermined, and of hops."""
-        hops = tuple(replace(hop, result=reason) if hop.is_open else hop for hop in self.hops)
+        hops = tuple(hop._replace(result=reason) if hop.is_open else hop for hop in self.hops)
         if self.disposition.fate is not Fate.UNDETERMINED:
             return replace(self, hops=hops)
         end = replace(self.disposition, reason=reason)
         *way, last, _ = hops
-        return Trace((*way, replace(last, result=reason), Hop(Fate.UNDETERMINED, "", str(end))), end)
+        return Trace((*way, last._replace(result=reason), Hop(Fate.UNDETERMINED, "", str(end))), end)
 
     def open_where_other(self, other: Trace, first: Stage, reason: str) -> Trace:
         """This trace, or an undetermined one if the other trace ends differently: undetermined from the earlier of the

@@ -153,7 +153,7 @@ def _several(ways: Sequence[Sequence[Step]], depends: str) -> list[Step]:
     first, *others = [_end(way) for way in ways]
     found = list({(end.fate, end.stage): end for end in reversed(others) if not first.agrees(end)}.values())
     *steps, last = ways[0]
-    return [*steps, replace(last, others=tuple(reversed(found)), depends=depends if found else "")]
+    return [*steps, last._replace(others=tuple(reversed(found)), depends=depends if found else "")]
 
 
 def _one(ways: Sequence[Sequence[Step]], why: str) -> list[Step]:

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import cached_property
+from typing import NamedTuple
 
 from dossim.model.disposition import Disposition, Fate
 from dossim.model.host import Host
@@ -91,8 +92,7 @@ class PacketState:
     tracking: Tracking | None = None
 
 
-@dataclass(frozen=True)
-class Step:
+class Step(NamedTuple):  # of which a packet has ten: built five times as fast as a frozen dataclass
     """The result of a node. ``entry`` is set if policy decided, ``rule`` if a rule of it did; ``note`` has more
     information. ``others``: how else the packet may end, for a reason that is ``depends``. ``is_open``: the result is
     why nobody knows it.
