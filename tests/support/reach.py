@@ -11,7 +11,7 @@ from __future__ import annotations
 import random
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from functools import cached_property
+from functools import cached_property, lru_cache
 from ipaddress import IPv4Address, IPv6Address, ip_address
 
 import numpy as np
@@ -262,5 +262,6 @@ def _within(values: Iterable[int], last: int) -> list[int]:
     return [value for value in dict.fromkeys(values) if 0 <= value <= last]
 
 
+@lru_cache(maxsize=1 << 14)  # few addresses, many packets
 def _address(version: int, value: int) -> str:
     return str(IPv4Address(value) if version == 4 else IPv6Address(value))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from functools import cache
 from ipaddress import ip_network
 
 from hypothesis import strategies as st
@@ -11,7 +12,7 @@ from dossim.model.host import Host
 from enforcer.model.vocabulary import Action
 from enforcer.policy.resources import EntityRule, GlobalNetworkPolicy, Resources, Rule, Tier
 from tests.support.conversations import conversations
-from tests.support.frames import ME4, ME6, SOURCES4, SOURCES6, ethernet
+from tests.support.frames import ME4, ME6, SOURCES4, SOURCES6, choice, ethernet
 from tests.support.strategies import resources, rules
 
 ALLOW = Rule(Action.ALLOW)
@@ -22,9 +23,12 @@ LISTS6 = ("2001:db8::/48", "2001:db8:1::/48", "2001:db8:bad::/48", "2600::/16")
 LEFT = ("10.10.10.0/24", "fd00::/64")
 LISTENING = (80, 22, 81)  # the first of the hosts' listeners; a failsafe at times; closed
 _BEYOND = {4: "192.0.2.5", 6: "2001:db8:5::5"}  # of the hosts' routes; without them it leaves by the outside interface
+_HERE = {4: ME4, 6: ME6}
 _PEERS = tuple(dict(zip((4, 6), pair, strict=True)) for pair in zip(SOURCES4, SOURCES6, strict=False))
+_EACH_PEER, _EACH_SIDE = st.sampled_from(_PEERS), st.sampled_from((_BEYOND, _HERE))
 
 
+@cache
 @st.composite
 def tracked_resources(draw: st.DrawFn) -> Resources:
     """Like :func:`resources`, with policy of every kind and profiles with rules. Some allow what is left."""
@@ -33,10 +37,11 @@ def tracked_resources(draw: st.DrawFn) -> Resources:
         replace(one, disable_conntrack_invalid_check=draw(st.booleans())) for one in found.felix_configurations
     )
     profiles = tuple(replace(one, ingress=draw(_of_profile()), egress=draw(_of_profile())) for one in found.profiles)
-    policies = tuple(draw(_of_any_kind(one)) for one in found.policies)
+    policies = tuple(_of_any_kind(draw, one) for one in found.policies)
     return replace(found, policies=policies, profiles=profiles, felix_configurations=felix)
 
 
+@cache
 @st.composite
 def resources_of_every_kind(draw: st.DrawFn) -> Resources:
     """Like :func:`tracked_resources`, with a tier before all others that has a policy of each kind.
@@ -71,24 +76,18 @@ def _of_sources(action: Action, *nets: str) -> tuple[Rule, ...]:
     return tuple(Rule(action, source=EntityRule(nets=(ip_network(net),))) for net in nets)
 
 
+@cache
 def _of_profile() -> st.SearchStrategy[tuple[Rule, ...]]:
     return st.one_of(st.lists(rules(), max_size=2).map(tuple), st.just((ALLOW,)))
 
 
-@st.composite
 def _of_any_kind(draw: st.DrawFn, policy: GlobalNetworkPolicy) -> GlobalNetworkPolicy:
-    ingress = replace(policy, types=("Ingress",), egress=())
-    found = draw(
-        st.sampled_from(
-            (
-                policy,
-                policy,
-                replace(policy, do_not_track=False, apply_on_forward=False),
-                replace(policy, do_not_track=False, apply_on_forward=True),
-                replace(ingress, do_not_track=False, apply_on_forward=True, pre_dnat=True),
-            )
-        )
-    )
+    kind = draw(choice(("untracked", "untracked", "normal", "forward", "pre-dnat")))
+    found = policy
+    if kind != "untracked":
+        found = replace(policy, do_not_track=False, apply_on_forward=kind != "normal")
+    if kind == "pre-dnat":
+        found = replace(found, types=("Ingress",), egress=(), pre_dnat=True)
     if found.do_not_track or draw(st.integers(0, 2)):
         return found
     last = (ALLOW,)
@@ -99,11 +98,12 @@ def _of_any_kind(draw: st.DrawFn, policy: GlobalNetworkPolicy) -> GlobalNetworkP
     )
 
 
+@cache
 @st.composite
 def spoken(draw: st.DrawFn, host: Host, *, most: int = 24) -> list[bytes]:
     """Frames of a conversation of one peer with the host, or through it where it forwards."""
     planned = draw(conversations(peer_only=True, ports=LISTENING, most=most))
-    peer = draw(st.sampled_from(_PEERS))
-    to = draw(st.sampled_from((_BEYOND, {4: ME4, 6: ME6}))) if host.forward else {4: ME4, 6: ME6}
+    peer = draw(_EACH_PEER)
+    to = draw(_EACH_SIDE) if host.forward else _HERE
     packets = [each.packet(peer, to) for each in planned]
     return [ethernet(packet, 0x0800 if packet[0] >> 4 == 4 else 0x86DD) for packet in packets]
