@@ -16,13 +16,18 @@ from dossim.packet.parse import parse
 _FRAGMENT_MASK = 0x3FFF
 
 
-def datagram_keys(capture: Capture) -> dict[int, Hashable]:
-    """``{packet: key}`` for every fragment; fragments of one datagram share a key, maybe with those of a later one."""
+def may_be_fragments(capture: Capture) -> list[int]:
+    """Fragments, and packets with IPv6 extension headers, one of which may be a fragment header."""
     columns = parse_columns(capture)
     four = columns.ipv4.rows[columns.ipv4.fragment & _FRAGMENT_MASK != 0]
     six = columns.ipv6.rows[np.isin(columns.ipv6.next_header, list(EXTENSION_HEADERS))]
+    return sorted([*four.tolist(), *six.tolist()])
+
+
+def datagram_keys(capture: Capture) -> dict[int, Hashable]:
+    """``{packet: key}`` for every fragment; fragments of one datagram share a key, maybe with those of a later one."""
     keys: dict[int, Hashable] = {}
-    for packet in sorted([*four.tolist(), *six.tolist()]):
+    for packet in may_be_fragments(capture):
         key = _key(capture.frame(packet))
         if key is not None:
             keys[packet] = key

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dossim.packet.capture import Capture
 from dossim.packet.cut import CutError, frame_on_wire
 from dossim.packet.fields import ICMP, ICMPV6, IP
-from dossim.packet.fragments import datagram_keys
+from dossim.packet.fragments import may_be_fragments
 from dossim.packet.parse import parse, seen_transport
 from dossim.pipeline.cut import possible_datagrams
 from enforcer.model.nets import IPAddress
@@ -33,9 +33,9 @@ def _of_datagram(capture: Capture, number: int) -> list[int]:
 
 
 def _perhaps_fragments(capture: Capture) -> list[int]:
-    """All fragments, and all packets that the capture cut."""
+    """All fragments, also those that only end their datagram, and all packets that the capture cut."""
     cut = (capture.wire_length > capture.length).nonzero()[0].tolist()
-    return sorted({*datagram_keys(capture), *cut})
+    return sorted({*may_be_fragments(capture), *cut})
 
 
 def _may_meet(key: tuple[object, ...], other: tuple[object, ...]) -> bool:

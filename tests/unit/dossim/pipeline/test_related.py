@@ -8,7 +8,7 @@ from dossim.packet.capture import Capture
 from dossim.pipeline.explain import Explainer
 from dossim.pipeline.related import related
 from enforcer.model.vocabulary import Action
-from tests.support.frames import ME4
+from tests.support.frames import ME4, ME6, SOURCES6, ethernet, ipv6
 from tests.unit.dossim.pipeline.tracked_support import (
     HOST,
     ICMP,
@@ -28,6 +28,12 @@ from tests.unit.dossim.pipeline.tracked_support import (
 FIRST = framed(UDP, bytes(16), fragment=0x2000, ident=5)
 LAST = framed(UDP, bytes(16), fragment=0x0002, ident=5)
 ELSE = framed(UDP, bytes(16), fragment=0x0002, ident=6)
+FIRST6, ODD6 = (
+    ethernet(
+        ipv6(bytes([UDP, 0, 0, 1, 0, 0, 0, 5]) + data, source=SOURCES6[0], destination=ME6, next_header=44), 0x86DD
+    )
+    for data in (bytes(16), bytes(13))
+)
 ERROR = framed(ICMP, icmp(3, bytes(28)))
 
 
@@ -40,6 +46,7 @@ ERROR = framed(ICMP, icmp(3, bytes(28)))
         pytest.param([tcp(), udp()], 1, [1], [0, 1], id="of any protocol"),
         pytest.param([FIRST, udp(), LAST, udp()], 0, [0, 2], [0, 1, 2], id="before the last fragment"),
         pytest.param([FIRST, ELSE, LAST], 2, [0, 2], [0, 1, 2], id="another datagram of the addresses"),
+        pytest.param([FIRST6, ODD6], 0, [0, 1], [0, 1], id="a fragment of a bad length, which ends its datagram"),
         pytest.param([udp(source=OTHER), ERROR], 1, [1], [0, 1], id="an ICMP error may quote any packet"),
         pytest.param([udp(source=OTHER), echo()], 1, [1], [1], id="an echo request quotes none"),
     ],
