@@ -9,11 +9,13 @@ from itertools import pairwise
 import pytest
 from hypothesis import given, settings
 
+from enforcer.kernel.bpf.maps import BPF_F_MMAPABLE
 from enforcer.model.errors import KernelError
 from enforcer.model.vocabulary import Action, Backend, Mode
 from enforcer.planning.plan import Plan
 from tests.kernel.iptables_plans import entry, ip_set, table
 from tests.support.entries import SideMatch
+from tests.support.fakes.bpf_maps import ARRAY
 from tests.support.fakes.calls import Fault, Killed
 from tests.support.host_plans import TIMELY, changes, plan_of, timely
 from tests.support.reconcile import FAULTS, check_change, converge, no_hole, settled, watched
@@ -90,6 +92,18 @@ def test_members_are_changed_in_place() -> None:
     assert world.apply(MEMBERS) == ["eth0: address lists changed in place (2 entries, 3 CIDRs)"]
     after = world.state()
     assert (after.attached, after.programs, after.pins) == (before.attached, before.programs, before.pins)
+
+
+def test_what_is_written_to_a_mapped_table_is_seen_at_once() -> None:
+    """The fake compares its memory with what it had."""
+    fake = XdpWorld().fake
+    with fake.create_map(ARRAY, "x", key_size=4, value_size=8, max_entries=1, flags=BPF_F_MMAPABLE) as opened:
+        table, memory = fake.map(opened.fd), opened.mmap(writable=True)
+        for number in (1, 2):
+            memory[0] = number
+            assert table.content()[0] == number
+            assert table.content() is table.content()
+        memory.close()
 
 
 def test_a_few_members_after_a_few_others() -> None:
