@@ -377,10 +377,8 @@ static inline void end_left(struct run *run, const struct some *some, struct lef
 
 	left->code = NO_CODE;
 	left->is_from_host = some->is_from_host[at];
-	if (place.segment == IN_FRAGMENT) {
-		left->code = NO_CODE;
+	if (place.segment == IN_FRAGMENT)
 		return;
-	}
 	if (known->key != left->key) {
 		left->key = 0;
 		return;
