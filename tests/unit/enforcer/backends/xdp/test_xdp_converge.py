@@ -96,9 +96,9 @@ def test_members_are_changed_in_place() -> None:
 
 def test_what_is_written_to_a_mapped_table_is_seen_at_once() -> None:
     """The fake compares its memory with what it had."""
-    fake = XdpWorld().fake
-    with fake.create_map(ARRAY, "x", key_size=4, value_size=8, max_entries=1, flags=BPF_F_MMAPABLE) as opened:
-        table, memory = fake.map(opened.fd), opened.mmap(writable=True)
+    world = XdpWorld()
+    with world.fake.create_map(ARRAY, "x", key_size=4, value_size=8, max_entries=1, flags=BPF_F_MMAPABLE) as opened:
+        table, memory = world.fake.map(opened.fd), opened.mmap(writable=True)
         for number in (1, 2):
             memory[0] = number
             assert table.content()[0] == number
