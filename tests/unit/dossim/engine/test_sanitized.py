@@ -21,7 +21,7 @@ FEW = (
 )
 PROPERTIES = (
     *(f"tests/property/test_{name}.py" for name in FEW),
-    # The rows of this file are also those of tests/unit/dossim/predict.
+    # The rows of this file do not call the engine.
     "tests/property/test_host_xdp.py::test_it_drops_what_is_predicted_also_of_mutated_frames",
 )
 TESTS = ("tests/unit/dossim/predict", *(["tests/property"] if PROFILE == "nightly" else PROPERTIES))
