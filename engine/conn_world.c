@@ -84,6 +84,7 @@ void answer_packet(struct conn_entry *entry, bool *has, const struct conn_packet
 		   struct embryo *embryo, uint32_t isn)
 {
 	uint8_t type = (uint8_t)(packet->tuple.destination_key >> 8);
+	uint8_t code = (uint8_t)packet->tuple.destination_key;
 	struct segment segment;
 
 	if (packet->protocol == TCP) {
@@ -92,7 +93,8 @@ void answer_packet(struct conn_entry *entry, bool *has, const struct conn_packet
 			       &segment))
 			send(entry, has, packet, &segment, packet->at_ns);
 	} else if (packet->version == 4 && packet->protocol == ICMP) {
-		if (type == 8 || (type == 13 && packet->buf.length >= 12))
+		/* icmp_timestamp() answers with code 0, whatever that of the request is. */
+		if (type == 8 || (type == 13 && !code && packet->buf.length >= 12))
 			send(entry, has, packet, NULL, packet->at_ns);
 	} else if (packet->version == 6 && packet->protocol == ICMPV6 && type == 128) {
 		send(entry, has, packet, NULL, packet->at_ns);

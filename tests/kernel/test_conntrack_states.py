@@ -31,7 +31,7 @@ from tests.kernel.conntrack_support import HOST, ConntrackHost, KernelEntry, Tur
 from tests.support.conversations import Planned, conversations, sctp_conversations, tcp_conversations
 from tests.support.examples import examples
 from tests.support.frames import ipv4
-from tests.support.talk import ACK, ME, PEER, SYN, tcp, udp
+from tests.support.talk import ACK, ME, PEER, SYN, icmp, tcp, udp
 from tests.unit.dossim.conntrack_rows import ALONE, ASSOCIATIONS
 
 pytestmark = pytest.mark.needs_root
@@ -241,6 +241,14 @@ def test_an_answered_udp_flow_is_not_assured_at_once(mute_host: ConntrackHost) -
     table = Conntrack(HOST)
     modelled(table, turns, times, answers=False)
     assert not different_entries(entries, table, {ip_address(PEER).packed}, end_ns)
+
+
+def test_the_reply_to_a_timestamp_request_has_code_0(host: ConntrackHost) -> None:
+    requests = [icmp(13, ident + bytes(14), code=code) for ident, code in ((b"\0\1", 0), (b"\0\2", 1))]
+    turns = [Turn(packet) for packet in requests * 2]
+    found, times = host.states(turns)
+    assert found == [CtState.NEW, CtState.NEW, CtState.ESTABLISHED, CtState.NEW]
+    assert [verdict.state for verdict in modelled(Conntrack(HOST), turns, times, answers=True)] == found
 
 
 def test_a_captured_ack_behind_a_syn_is_a_coin(host: ConntrackHost) -> None:

@@ -1,6 +1,7 @@
 """What the host answers to a packet that it was delivered, as a packet: conntrack sees it too, in the other direction.
 
-TCP: a RST of a closed port, the SYN+ACK of a listening one. ICMP: echo and timestamp replies, ICMPv6: echo replies.
+TCP: a RST of a closed port, the SYN+ACK of a listening one. ICMP: echo and timestamp replies, ICMPv6: echo replies. The
+reply to a timestamp request always has code 0 (icmp_timestamp): it is of the flow of a request with that code only.
 Nothing else of the host's changes an entry: an ICMP error is RELATED, and what an application says is not modelled.
 """
 
@@ -50,7 +51,7 @@ def answer(seen: Seen, host: Host, world: World) -> IP | None:
     match version, buf[0]:
         case 4, 8:
             return _packet(seen.ip, ICMP, b"\0" + buf[1:])
-        case 4, 13 if len(buf) >= ICMP_HEADER + _TIMESTAMP_BODY:
+        case 4, 13 if not buf[1] and len(buf) >= ICMP_HEADER + _TIMESTAMP_BODY:
             return _packet(seen.ip, ICMP, b"\x0e" + buf[1:])
         case 6, 128:
             return _packet(seen.ip, ICMPV6, b"\x81" + buf[1:])

@@ -81,11 +81,13 @@ def test_tcp_answers(packet: bytes, flags: int, seq: int, ack: int) -> None:
         tcp(RST, ports=CLOSED), tcp(RST | ACK, ports=WEB), tcp(SYN | FIN, ports=WEB), tcp(0, ports=WEB), udp(),
         udp(ports=(5000, 10)), icmp(0), icmp(3, bytes(40)), icmp(15), other(253),
         ipv4(bytes([13]) + bytes(10), source=PEER, destination=ME, protocol=1),
+        icmp(13, b"\0\1\0\1" + bytes(12), code=1),
     ],
     ids=[
         "RST to a closed port", "RST to a listening port", "SYN+FIN to a listening port",
         "no flags to a listening port", "UDP", "UDP to a closed port", "echo reply", "ICMP error",
         "information request", "protocol 253", "timestamp request of 11 bytes",
+        "timestamp request of another code",
     ],
 )  # fmt: skip
 def test_no_answer_that_counts(packet: bytes) -> None:
