@@ -6,10 +6,10 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "../course.h"
 #include "../follow.h"
-#include "../sweep.h"
 
-enum { MOST = 64, UNTOUCHED = 77 };
+enum { MOST = 64, BYTES = MOST * 4096, UNTOUCHED = 77 };
 
 static const struct range4 four[] = {{0x0a000000, 0x0affffff}, {0xcb007100, 0xcb0071ff}};
 static const struct range6 six[] = {{{0x20010db800000000, 0}, {0x20010db8ffffffff, UINT64_MAX}}};
@@ -298,17 +298,94 @@ static int64_t count_of(const struct follower *follower, uint32_t way, const str
 	return found;
 }
 
-/* These packets, and no more. */
-static void finish(struct follower *follower, const struct capture *capture, int64_t count)
+/* These packets follow those that there were. */
+static void follow_more(struct follower *follower, const struct capture *capture, int64_t count,
+			bool is_last)
 {
-	struct follow_batch batch = {.capture = capture, .count = count, .is_last = true};
+	struct follow_batch batch = {.capture = capture, .count = count, .is_last = is_last};
 	struct followed followed[2];
 
 	require(engine_follow(follower, &batch, followed) == ALL_PREDICTED);
 }
 
-/* What a sweep leaves, as far as it is taken where it is, and the rest afterwards: all end as without it. */
-static void hand_on(const struct world *world, const struct capture *capture, int64_t count)
+/* Memory for a window of all packets, of which it may have fewer. */
+struct room {
+	struct window window;
+	uint8_t data[BYTES + 16];
+	int64_t offset[MOST], number[MOST], times[MOST];
+	int32_t length[MOST], wire[MOST];
+};
+
+static void make_empty(struct room *room, int64_t most)
+{
+	room->window =
+		(struct window){room->data, BYTES,	  0,	       room->offset, room->length,
+				room->wire, room->number, room->times, most,	     0};
+}
+
+static void follow_window(struct follower *follower, const struct window *window, bool is_last)
+{
+	const struct capture capture = {window->data, window->offset, window->length,
+					window->wire_length, window->used};
+
+	for (int64_t i = 1; i < window->count; i++)
+		require(window->number[i - 1] < window->number[i]);
+	follow_more(follower, &capture, window->count, is_last);
+}
+
+/*
+ * What a sweep leaves of two pieces, in rows that have what was there before: the follower takes it where it is, or
+ * windows of so many packets do, as a course has them.
+ */
+static void sweep_and_follow(struct sweep *sweep, const struct capture *all, int64_t count,
+			     int64_t most)
+{
+	struct reading reading = {.descriptor = -1};
+	static struct room rooms[2];
+	struct room *room = &rooms[0];
+	struct left left[MOST];
+	int64_t numbers[MOST], times[MOST] = {0};
+	struct course *course;
+
+	make_empty(room, most);
+	course = engine_course(&reading, &room->window);
+	require(course);
+	for (int64_t i = 0; i < count; i++)
+		numbers[i] = i;
+	memset(left, 0x55, sizeof left);
+	for (int64_t first = 0, size; first < count; first += size) {
+		const struct capture piece = {all->data, all->offset + first, all->length + first,
+					      all->wire_length + first, all->size};
+		int64_t left_count, handed_on = 0;
+
+		size = first ? count - first : (count + 1) / 2;
+		require(engine_sweep(sweep, &piece, times, size, left, &left_count) ==
+			ALL_PREDICTED);
+		while (left_count) {
+			int64_t taken =
+				engine_hand_on(course, sweep, &piece, numbers + first, times,
+					       left + handed_on, left_count - handed_on);
+			struct room *full = room;
+
+			require(taken >= 0);
+			handed_on += taken;
+			if (handed_on == left_count)
+				break;
+			require(full->window.count == most);
+			room = &rooms[room == rooms];
+			make_empty(room, most);
+			engine_change_window(course, &room->window);
+			follow_window(sweep->follower, &full->window, false);
+			engine_window_followed(course);
+		}
+	}
+	follow_window(sweep->follower, &room->window, true);
+	engine_course_free(course);
+}
+
+/* What a sweep leaves and its follower takes: all end as without the sweep. */
+static void hand_on(const struct world *world, const struct capture *capture, int64_t count,
+		    int64_t most)
 {
 	const struct way_setup ways[] = {
 		{NULL, NULL, NULL, NULL, 0, 0, {0}},
@@ -318,12 +395,9 @@ static void hand_on(const struct world *world, const struct capture *capture, in
 	struct flow_counts flow_counts[2];
 	struct new_flows *new_flows[2];
 	struct follower *followers[2];
-	struct left left[MOST];
-	int64_t left_count, taken, offset[MOST], times[MOST] = {0};
-	int32_t length[MOST], wire[MOST];
 	const struct outcome *list;
-	struct counted counted;
 	struct sweep sweep = {.run = engine_run(world)};
+	int64_t swept = 0;
 	uint32_t codes;
 
 	for (int i = 0; i < 2; i++) {
@@ -332,24 +406,25 @@ static void hand_on(const struct world *world, const struct capture *capture, in
 			world, ways, 2, new_flows[i], 42, 100000, 20000, 0, {0}});
 		require(followers[i]);
 	}
-	finish(followers[0], capture, count);
+	follow_more(followers[0], capture, count, true);
 	sweep.follower = followers[1];
 	require(sweep.run);
-	require(engine_sweep(&sweep, capture, times, count, left, &left_count) == ALL_PREDICTED);
-	taken = follow_left(followers[1], &sweep, capture, left, left_count);
-	require(taken >= 0 && sweep.packets + left_count == count + taken);
-	for (int64_t i = taken; i < left_count; i++) {
-		offset[i - taken] = capture->offset[left[i].row];
-		length[i - taken] = capture->length[left[i].row];
-		wire[i - taken] = capture->wire_length[left[i].row];
-	}
-	finish(followers[1], &(struct capture){capture->data, offset, length, wire, capture->size},
-	       left_count - taken);
+	sweep_and_follow(&sweep, capture, count, most);
 	codes = engine_outcomes(sweep.run, &list);
+	for (uint32_t code = 1; code < codes; code++)
+		swept += list[code].packets;
 	for (uint32_t way = 0; way < 2; way++) {
-		engine_followed(followers[0], way, &counted);
-		for (uint64_t i = 1; i < counted.outcome_count; i++) {
-			const struct outcome *of = &counted.outcomes[i];
+		struct counted alone, handed_on;
+
+		engine_followed(followers[0], way, &alone);
+		engine_followed(followers[1], way, &handed_on);
+		require(alone.several == handed_on.several &&
+			alone.several_after == handed_on.several_after &&
+			alone.open_here == handed_on.open_here);
+		require(packets_of(followers[0], way) == count &&
+			packets_of(followers[1], way) + swept == count);
+		for (uint64_t i = 1; i < alone.outcome_count; i++) {
+			const struct outcome *of = &alone.outcomes[i];
 			int64_t found = count_of(followers[1], way, of);
 
 			for (uint32_t code = 1; code < codes; code++)
@@ -384,7 +459,7 @@ static void all_functions(const struct world *world, const struct capture *captu
 	require(engine_predict(world, capture, count, NULL, &columns) == ALL_PREDICTED);
 	compare(*world, capture, count, &columns);
 	sweep(world, capture, count);
-	hand_on(world, capture, count);
+	hand_on(world, capture, count, 1 + capture->size % 7);
 	follow_all(*world, capture, count);
 	engine_decide(&world->raw, flows, columns.flow_count, verdict, entry);
 	memset(odd, 1, sizeof odd);

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import ctypes
 import random
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from typing import Any
 from unittest.mock import patch
 
 import numpy as np
+import numpy.typing as npt
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
@@ -72,11 +75,19 @@ def streamed(path: Path, situation: Situation, window: int, most: int) -> tuple[
 
 def swept(path: Path, situation: Situation, window: int, most: int) -> CountedResult:
     """As it is counted where nobody wants to see each packet. Windows for Python are soon full, so that the follower
-    goes on behind them.
+    goes on behind them; memory is not empty, as it is not where pieces were before.
     """
     stream = Stream([path], Reading(any_file=True), window, most, is_hashed=False)
-    with patch("dossim.packet.gather._MOST", min(most, 40)):
+    with patch("dossim.packet.gather._MOST", min(most, 40)), patch("numpy.empty", used):
         return predict_stream(stream, situation, table=assumed_table())
+
+
+def used(*given: Any, _empty: Callable[..., npt.NDArray[Any]] = np.empty, **also: Any) -> npt.NDArray[Any]:
+    """As ``numpy.empty``, of memory that something else was in."""
+    found = _empty(*given, **also)
+    if not found.dtype.hasobject:
+        ctypes.memset(found.ctypes.data, 0x55, found.nbytes)
+    return found
 
 
 def ends_of(result: PredictResult) -> dict[int, PAIR]:
