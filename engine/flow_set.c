@@ -31,7 +31,7 @@ static uint32_t table_bits(uint32_t marks)
 
 static void stop(struct flow_set *set)
 {
-	set->is_more = true;
+	__atomic_store_n(&set->is_more, true, __ATOMIC_RELAXED);
 	set->room = 0;
 }
 

@@ -54,6 +54,12 @@ static inline uint64_t *flow_slot(const struct flow_set *set, uint32_t part, uin
 	return set->marks + (line << LINE_BITS) + at % LINE;
 }
 
+/* No mark counts any more. Also for a thread that adds none: from then on it need not find out marks. */
+static inline bool flow_set_is_over(const struct flow_set *set)
+{
+	return __atomic_load_n(&set->is_more, __ATOMIC_RELAXED);
+}
+
 static inline void flow_set_add(struct flow_set *set, struct flow_mark it)
 {
 	uint32_t at;

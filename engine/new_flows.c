@@ -257,6 +257,10 @@ ALWAYS_INLINE bool mark_ports(const struct new_flows *flows, const struct ordina
 		class = class_of_tcp(flows, version, it->group, destination, segment);
 	if (class == FLOW_NONE)
 		return false;
+	if (flow_set_is_over(&flows->set)) {
+		*mark = (struct flow_mark){0};
+		return true;
+	}
 	one = end_of(source, be16(segment));
 	other = end_of(destination, be16(segment + 2));
 	*mark = mark_ends(flows, version, protocol, one, other, true, class);

@@ -60,7 +60,7 @@ uint64_t seed_of_flows(const struct new_flows *flows);
 void count_packet(struct new_flows *flows, const struct packet *p);
 void count_frame(struct new_flows *flows, struct bytes frame);
 void count_ordinary(struct new_flows *flows, const struct ordinary *it);
-/* The same in two steps, the first of which only reads what is set up: false, if it begins none. */
+/* The same in two steps, of which other threads may take the first: false, if it begins none. */
 bool mark_ordinary(const struct new_flows *flows, const struct ordinary *it,
 		   struct flow_mark *mark);
 void count_mark(struct new_flows *flows, struct flow_mark mark);

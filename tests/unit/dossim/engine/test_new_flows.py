@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from ipaddress import ip_address
+from ipaddress import ip_address, ip_interface
+from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
@@ -12,9 +13,16 @@ from hypothesis import strategies as st
 
 from dossim.engine.new_flows import BegunFlows
 from dossim.exhaustion.flows import CLASSES, FlowClass
+from dossim.model.host import Host, Listener
 from dossim.packet.capture import Capture
+from dossim.packet.source import Reading
+from dossim.packet.stream import Stream
+from dossim.predict.batches import Batches
+from enforcer.model.choices import ModeChoice
 from enforcer.model.nets import Nets
+from enforcer.policy.resources import Resources
 from tests.support.frames import ME4, ethernet, ipv4, ipv6, segment
+from tests.support.witnesses import plan_for
 
 PEER = "203.0.113.7"
 ACK, SYN = 0x10, 0x02
@@ -87,6 +95,23 @@ def test_the_first_flows_count_however_often_others_come_between(known: int, new
     assert counts_of(flows) == {item: count for item, count in expected.items() if count}
     assert bool(flows.counts.is_more) == (known + new > most)
     assert flows.counts.beginning == 3 * known + 4 * new
+
+
+@pytest.mark.parametrize("most", [1, 100, 10_000])
+def test_packets_that_a_sweep_leaves_count_as_any_others(tmp_path: Path, most: int) -> None:
+    """Also where no more flows are told apart, from some piece on."""
+    host = Host("jasper", addresses=(ip_interface(f"{ME4}/32"),), listen=(Listener(6, 80),))
+    frames = [udp(PEER, ME4, 1_024 + at * 7 % 1_000, 80) for at in range(2_000)]
+    capture, path, flows, expected = Capture.from_frames(frames), tmp_path / "x.pcap", begun(most), begun(most)
+    capture.write(path)
+    add(expected, capture)
+    with Batches(plan_for(Resources(), host, ModeChoice.RAW), host, shows=False, new_flows=flows) as batches:
+        sweep = batches.sweep()
+        for window in Stream([path], Reading(any_file=True), 4_096, is_hashed=False).windows([sweep]):
+            batches.take_complete(window)
+    assert sweep.packets == len(frames)
+    assert bytes(flows.counts) == bytes(expected.counts)
+    assert flows.counts.beginning == len(frames)
 
 
 PEER6, ME6 = "2001:db8::7", "2001:db8::1"
