@@ -32,6 +32,7 @@ from tests.support.conversations import Planned, conversations, sctp_conversatio
 from tests.support.examples import examples
 from tests.support.frames import ipv4
 from tests.support.talk import ACK, ME, PEER, SYN, icmp, tcp, udp
+from tests.support.unmutated import UNMUTATED
 from tests.unit.dossim.conntrack_rows import ALONE, ASSOCIATIONS
 
 pytestmark = pytest.mark.needs_root
@@ -151,12 +152,12 @@ def _entries(table: Conntrack, time_ns: int) -> dict[FlowTuple, KernelEntry]:
 
 
 # A failing conversation is not made smaller: that takes minutes in the kernel. The message names packet and reason.
-EACH = settings(suppress_health_check=list(HealthCheck), phases=(Phase.explicit, Phase.generate))
+EACH = settings(backend=UNMUTATED, suppress_health_check=list(HealthCheck), phases=(Phase.explicit, Phase.generate))
 
 
 @pytest.mark.slow
 def test_tcp_from_both_sides(mute_host: ConntrackHost) -> None:
-    @settings(EACH, max_examples=examples(35, nightly=5_000))
+    @settings(EACH, max_examples=examples(50, nightly=5_000))
     @given(tcp_conversations())
     def agree(planned: list[Planned]) -> None:
         assert not (wrong := disagreements(mute_host, planned, Settings(), answers=False)), "\n".join(wrong)
@@ -166,7 +167,7 @@ def test_tcp_from_both_sides(mute_host: ConntrackHost) -> None:
 
 @pytest.mark.slow
 def test_sctp_from_both_sides(mute_host: ConntrackHost) -> None:
-    @settings(EACH, max_examples=examples(25, nightly=5_000))
+    @settings(EACH, max_examples=examples(20, nightly=5_000))
     @given(sctp_conversations())
     def agree(planned: list[Planned]) -> None:
         assert not (wrong := disagreements(mute_host, planned, Settings(), answers=False)), "\n".join(wrong)
@@ -176,7 +177,7 @@ def test_sctp_from_both_sides(mute_host: ConntrackHost) -> None:
 
 @pytest.mark.slow
 def test_all_protocols_from_both_sides(mute_host: ConntrackHost) -> None:
-    @settings(EACH, max_examples=examples(35, nightly=5_000))
+    @settings(EACH, max_examples=examples(25, nightly=5_000))
     @given(conversations())
     def agree(planned: list[Planned]) -> None:
         assert not (wrong := disagreements(mute_host, planned, Settings(), answers=False)), "\n".join(wrong)
@@ -186,7 +187,7 @@ def test_all_protocols_from_both_sides(mute_host: ConntrackHost) -> None:
 
 @pytest.mark.slow
 def test_the_host_answers(host: ConntrackHost) -> None:
-    @settings(EACH, max_examples=examples(35, nightly=5_000))
+    @settings(EACH, max_examples=examples(25, nightly=5_000))
     @given(conversations(peer_only=True, ports=(81, 80)))
     def agree(planned: list[Planned]) -> None:
         assert not (wrong := disagreements(host, planned, Settings(), answers=True)), "\n".join(wrong)
@@ -209,7 +210,7 @@ def test_the_sysctls(mute_host: ConntrackHost, sysctls: Settings) -> None:
     for name in ("tcp_loose", "tcp_be_liberal", "tcp_ignore_invalid_rst", "checksum"):
         mute_host.set(name, int(getattr(sysctls, name)))
 
-    @settings(EACH, max_examples=examples(25, nightly=1_000))
+    @settings(EACH, max_examples=examples(17, nightly=1_000))
     @given(conversations())
     def agree(planned: list[Planned]) -> None:
         assert not (wrong := disagreements(mute_host, planned, sysctls, answers=False)), "\n".join(wrong)

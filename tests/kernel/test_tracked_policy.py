@@ -23,6 +23,7 @@ from tests.kernel.conntrack_support import HOST, ConntrackHost, Turn, conntrack_
 from tests.support.conversations import Planned, conversations
 from tests.support.examples import examples
 from tests.support.frames import ethernet, ipv4, segment
+from tests.support.unmutated import UNMUTATED
 from tests.unit.dossim.pipeline import tracked_support as of
 from tests.unit.dossim.pipeline.tracked_support import ICMP, ICMPV6, TCP, UDP, rule
 
@@ -171,9 +172,10 @@ def _numbers(host: ConntrackHost, name: str) -> set[int]:
 
 def test_every_packet_gets_as_far_as_explain_says(host: ConntrackHost, case: Case) -> None:
     @settings(
+        backend=UNMUTATED,
         suppress_health_check=list(HealthCheck),
         phases=(Phase.explicit, Phase.generate),
-        max_examples=examples(25, nightly=2_000),
+        max_examples=examples(18, nightly=2_000),
     )
     @given(conversations(peer_only=True, ports=(22, 80, 81)))
     def agree(planned: list[Planned]) -> None:

@@ -7,16 +7,17 @@ in later: each run of a test takes a peer of its own, and with it fresh flows.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cache
 from ipaddress import ip_address
+from typing import Any
 
 from hypothesis import strategies as st
 
 from dossim.packet.parse import internet_checksum
 from dossim.pipeline.conntrack.checksum import crc32c
-from tests.support.frames import choice, ipv4, ipv6
+from tests.support.frames import ipv4, ipv6
 
 ME = {4: "10.10.10.10", 6: "fd00::10"}
 # Where each side of a TCP connection begins to count: one of them wraps around.
@@ -40,6 +41,42 @@ _OPTIONS = (
 _ALONE = (1, 2, 14)
 
 Build = Callable[[str, str], bytes]
+Kind = Callable[["Choices", "Sides"], "Planned"]
+
+
+class Choices:
+    """What is chosen for a packet, from bytes that are drawn at once: each choice takes the next one.
+
+    Choices that are drawn one by one take longer than what most tests do with the packet.
+    """
+
+    BYTES = 40  # no packet takes more
+
+    def __init__(self, drawn: bytes) -> None:
+        self._left = iter(drawn)
+
+    def below(self, limit: int) -> int:
+        """A number from 0, of at most 256."""
+        return next(self._left) % limit
+
+    def of(self, values: Sequence[Any]) -> Any:
+        """One of the values."""
+        return values[self.below(len(values))]
+
+    def word(self) -> int:
+        """Any number of 32 bits."""
+        return int.from_bytes(bytes(next(self._left) for _ in range(4)), "big")
+
+
+@dataclass(frozen=True)
+class Sides:
+    """Who speaks; ``ports`` are those of the host that TCP goes to."""
+
+    peer_only: bool = False
+    ports: tuple[int, ...] = (81,)
+
+    def is_host(self, choices: Choices) -> bool:
+        return not self.peer_only and bool(choices.below(2))
 
 
 @dataclass(frozen=True)
@@ -80,44 +117,52 @@ def checked(protocol: int, source: str, destination: str, buf: bytes, at: int, *
 @cache
 def conversations(*, peer_only: bool = False, ports: tuple[int, ...] = (81,), most: int = 60) -> st.SearchStrategy:
     """Lists of Planned. ``ports`` are those of the host that TCP goes to; ``peer_only``: the host says nothing."""
-    sides = st.just(False) if peer_only else st.booleans()
-    kinds = [
-        tcp_packets(sides, ports),
-        tcp_packets(sides, ports),
-        tcp_packets(sides, ports),
-        udp_packets(sides),
-        icmp_packets(sides, ports),
-        icmp_packets(sides, ports),
-        sctp_packets(sides),
-        other_packets(sides),
-    ]
-    return st.lists(st.one_of(kinds), min_size=most // 2, max_size=most)
+    kinds = (
+        tcp_packet,
+        tcp_packet,
+        tcp_packet,
+        udp_packet,
+        icmp_packet,
+        icmp_packet,
+        sctp_packet,
+        other_packet,
+    )
+    return _lists(kinds, Sides(peer_only, ports), most)
 
 
 @cache
 def tcp_conversations(*, most: int = 60) -> st.SearchStrategy:
     """TCP alone, one flow or two, both sides."""
-    return st.lists(tcp_packets(st.booleans(), (81,)), min_size=most // 2, max_size=most)
+    return _lists((tcp_packet,), Sides(), most)
 
 
 @cache
 def sctp_conversations(*, most: int = 60) -> st.SearchStrategy:
     """SCTP alone, few flows, both sides."""
-    return st.lists(sctp_packets(st.booleans()), min_size=most // 2, max_size=most)
+    return _lists((sctp_packet,), Sides(), most)
 
 
-@st.composite
-def tcp_packets(draw: st.DrawFn, sides: st.SearchStrategy, host_ports: tuple[int, ...]) -> Planned:
-    by_host, version = draw(sides), draw(choice((4, 4, 4, 6)))
-    ports = (1024, draw(choice(host_ports))) if draw(st.integers(0, 5)) else (1025, draw(choice(host_ports)))
-    seq = _number(draw, by_host)
-    ack = (0, _number(draw, not by_host), _number(draw, not by_host))[draw(st.integers(0, 2))]
-    flags = draw(choice(_FLAGS)) if draw(st.integers(0, 12)) else draw(st.integers(0, 255))
-    window = draw(choice((0, 1, 100, 512, 8_192, 65_535)))
-    options = draw(choice(_OPTIONS)) if draw(st.booleans()) else b""
-    data = bytes(draw(choice((0, 0, 0, 1, 10, 100, 1_000))))
-    spoilt = "" if draw(st.integers(0, 14)) else draw(choice(("checksum", "offset", "cut")))
-    length = draw(st.integers(0, 40)) if spoilt == "cut" else None
+def _lists(kinds: Sequence[Kind], sides: Sides, most: int) -> st.SearchStrategy[list[Planned]]:
+    def packet(drawn: bytes) -> Planned:
+        choices = Choices(drawn)
+        kind: Kind = choices.of(kinds)
+        return kind(choices, sides)
+
+    each = st.binary(min_size=Choices.BYTES, max_size=Choices.BYTES).map(packet)
+    return st.lists(each, min_size=most // 2, max_size=most)
+
+
+def tcp_packet(choices: Choices, sides: Sides) -> Planned:
+    by_host, version = sides.is_host(choices), choices.of((4, 4, 4, 6))
+    ports = (1024, choices.of(sides.ports)) if choices.below(6) else (1025, choices.of(sides.ports))
+    seq = _number(choices, by_host)
+    ack = (0, _number(choices, not by_host), _number(choices, not by_host))[choices.below(3)]
+    flags = choices.of(_FLAGS) if choices.below(13) else choices.below(256)
+    window = choices.of((0, 1, 100, 512, 8_192, 65_535))
+    options = choices.of(_OPTIONS) if bool(choices.below(2)) else b""
+    data = bytes(choices.of((0, 0, 0, 1, 10, 100, 1_000)))
+    spoilt = "" if choices.below(15) else choices.of(("checksum", "offset", "cut"))
+    length = choices.below(41) if spoilt == "cut" else None
 
     def build(source: str, destination: str) -> bytes:
         pair = ports[::-1] if by_host else ports
@@ -133,19 +178,18 @@ def tcp_packets(draw: st.DrawFn, sides: st.SearchStrategy, host_ports: tuple[int
     return Planned(version, by_host, 6, build)
 
 
-def _number(draw: st.DrawFn, by_host: bool) -> int:
-    if not draw(st.integers(0, 15)):
-        return int(draw(st.integers(0, (1 << 32) - 1)))
-    return int(_BEGIN[by_host] + draw(choice(_DISTANCES))) % (1 << 32)
+def _number(choices: Choices, by_host: bool) -> int:
+    if not choices.below(16):
+        return choices.word()
+    return int(_BEGIN[by_host] + choices.of(_DISTANCES)) % (1 << 32)
 
 
-@st.composite
-def udp_packets(draw: st.DrawFn, sides: st.SearchStrategy) -> Planned:
-    by_host, version, protocol = draw(sides), draw(choice((4, 6))), draw(choice((17, 17, 136)))
-    ports = draw(choice(((5000, 9), (5000, 10), (5001, 9))))
-    data, cut = bytes(draw(st.integers(0, 20))), draw(choice((None, None, None, None, 3, 4, 7, 8)))
-    length = draw(choice((0, 0, 0, 0, -1, 1, -99, 4)))
-    checksum = draw(choice(("udp", "udp", "udp", "own", "none", "bad")))
+def udp_packet(choices: Choices, sides: Sides) -> Planned:
+    by_host, version, protocol = sides.is_host(choices), choices.of((4, 6)), choices.of((17, 17, 136))
+    ports = choices.of(((5000, 9), (5000, 10), (5001, 9)))
+    data, cut = bytes(choices.below(21)), choices.of((None, None, None, None, 3, 4, 7, 8))
+    length = choices.of((0, 0, 0, 0, -1, 1, -99, 4))
+    checksum = choices.of(("udp", "udp", "udp", "own", "none", "bad"))
 
     def build(source: str, destination: str) -> bytes:
         pair = ports[::-1] if by_host else ports
@@ -161,20 +205,19 @@ def udp_packets(draw: st.DrawFn, sides: st.SearchStrategy) -> Planned:
     return Planned(version, by_host, protocol, build)
 
 
-@st.composite
-def icmp_packets(draw: st.DrawFn, sides: st.SearchStrategy, host_ports: tuple[int, ...]) -> Planned:
-    by_host, version = draw(sides), draw(choice((4, 6)))
-    protocol = (1 if version == 4 else 58) if draw(st.integers(0, 15)) else draw(choice((1, 58)))
+def icmp_packet(choices: Choices, sides: Sides) -> Planned:
+    by_host, version = sides.is_host(choices), choices.of((4, 6))
+    protocol = (1 if version == 4 else 58) if choices.below(16) else choices.of((1, 58))
     usual = (8, 0, 8, 0, 13, 14, 15, 16, 17, 18, 3, 3, 4, 5, 11, 12) if version == 4 else (
         128, 129, 128, 129, 1, 1, 2, 3, 4, 139, 140, 130, 131, 132, 133, 134, 135, 136, 143, 137, 137, 137)  # fmt: skip
-    kind = draw(choice(usual)) if draw(st.integers(0, 9)) else draw(st.integers(0, 255))
-    code, ident = draw(choice((0, 0, 0, 1))), draw(choice((1, 2, 0)))
-    quote = _quote(draw, version, by_host, host_ports)
-    is_zero, is_bad = draw(st.integers(0, 30)) == 0, draw(st.integers(0, 12)) == 0
-    cut = draw(choice((None,) * 8 + (3, 7, 8, 12, 27, 28, 30, 33, 40, 47, 48, 50, 90)))
+    kind = choices.of(usual) if choices.below(10) else choices.below(256)
+    code, ident = choices.of((0, 0, 0, 1)), choices.of((1, 2, 0))
+    quote = _quote(choices, version, by_host, sides.ports[0])
+    is_zero, is_bad = choices.below(31) == 0, choices.below(13) == 0
+    cut = choices.of((None,) * 8 + (3, 7, 8, 12, 27, 28, 30, 33, 40, 47, 48, 50, 90))
     is_redirect = version == 6 and kind == 137
-    option = draw(choice((b"\x04\x06", b"\x04\x06", b"\x02\x01", b"\x04\x00")))
-    is_link_local, hop_limit = draw(st.booleans()) or is_redirect, draw(choice((255, 255, 64)))
+    option = choices.of((b"\x04\x06", b"\x04\x06", b"\x02\x01", b"\x04\x00"))
+    is_link_local, hop_limit = bool(choices.below(2)) or is_redirect, choices.of((255, 255, 64))
 
     def build(source: str, destination: str) -> bytes:
         if is_zero:
@@ -194,13 +237,13 @@ def icmp_packets(draw: st.DrawFn, sides: st.SearchStrategy, host_ports: tuple[in
     return Planned(version, by_host, protocol, build, hop_limit=hop_limit if is_redirect else 64, source=from_router)
 
 
-def _quote(draw: st.DrawFn, version: int, by_host: bool, host_ports: tuple[int, ...]) -> Build:
+def _quote(choices: Choices, version: int, by_host: bool, port: int) -> Build:
     """A packet that the receiver of the error may have sent, or nobody."""
-    protocol = draw(choice((6, 17, 253, 1 if version == 4 else 58, 132, 47)))
-    ports = draw(choice(((1024, host_ports[0]), (5000, 9), (7, 8))))
-    is_reversed, third = draw(st.booleans()), draw(st.integers(0, 7)) == 0
-    length, fragment = draw(choice((64, 28, 24, 20))), draw(choice((0, 0, 0, 3)))
-    icmp_type = draw(choice((8, 0, 3) if version == 4 else (128, 129, 1)))
+    protocol = choices.of((6, 17, 253, 1 if version == 4 else 58, 132, 47))
+    ports = choices.of(((1024, port), (5000, 9), (7, 8)))
+    is_reversed, third = bool(choices.below(2)), choices.below(8) == 0
+    length, fragment = choices.of((64, 28, 24, 20)), choices.of((0, 0, 0, 3))
+    icmp_type = choices.of((8, 0, 3) if version == 4 else (128, 129, 1))
 
     def build(source: str, destination: str) -> bytes:
         # The error's receiver is the quoted sender, unless reversed.
@@ -220,22 +263,21 @@ def _quote(draw: st.DrawFn, version: int, by_host: bool, host_ports: tuple[int, 
     return build
 
 
-@st.composite
-def sctp_packets(draw: st.DrawFn, sides: st.SearchStrategy) -> Planned:
+def sctp_packet(choices: Choices, sides: Sides) -> Planned:
     """Up to three chunks, most of them chunks that may be together, with the tags that the peers of few flows have."""
-    by_host, version = draw(sides), draw(choice((4, 4, 4, 6)))
-    ports = (6000, draw(choice((7000, 7000, 7000, 7001))))
-    kinds = [draw(choice((1, 1, 1, 2, 2, 14, 10, 11, 0, 3, 4, 4, 5, 5, 6, 7, 8, 8, 9, 200)))]
-    if kinds[0] not in _ALONE or not draw(st.integers(0, 5)):
-        kinds += draw(st.lists(choice((0, 3, 4, 4, 5, 5, 6, 7, 8, 8, 9, 200, 1, 10)), max_size=2))
-    if not draw(st.integers(0, 20)):
+    by_host, version = sides.is_host(choices), choices.of((4, 4, 4, 6))
+    ports = (6000, choices.of((7000, 7000, 7000, 7001)))
+    kinds = [choices.of((1, 1, 1, 2, 2, 14, 10, 11, 0, 3, 4, 4, 5, 5, 6, 7, 8, 8, 9, 200))]
+    if kinds[0] not in _ALONE or not choices.below(6):
+        kinds += [choices.of((0, 3, 4, 4, 5, 5, 6, 7, 8, 8, 9, 200, 1, 10)) for _ in range(choices.below(3))]
+    if not choices.below(21):
         kinds = []
-    is_first = kinds == [1] and draw(st.integers(0, 9)) > 0
-    tag = 0 if is_first else draw(choice((1, 1, 1, 2, 2, 3, 0)))
-    flags, initiate = draw(choice((0, 0, 1))), draw(choice((1, 1, 2, 3, 0)))
-    cut = draw(choice((None,) * 20 + (3, 11, 12, 14, 20)))
-    length = draw(choice((20,) * 12 + (4, 0, 17)))
-    is_bad = draw(st.integers(0, 15)) == 0
+    is_first = kinds == [1] and choices.below(10) > 0
+    tag = 0 if is_first else choices.of((1, 1, 1, 2, 2, 3, 0))
+    flags, initiate = choices.of((0, 0, 1)), choices.of((1, 1, 2, 3, 0))
+    cut = choices.of((None,) * 20 + (3, 11, 12, 14, 20))
+    length = choices.of((20,) * 12 + (4, 0, 17))
+    is_bad = choices.below(16) == 0
 
     def build(source: str, destination: str) -> bytes:
         pair = ports[::-1] if by_host else ports
@@ -252,10 +294,9 @@ def sctp_packets(draw: st.DrawFn, sides: st.SearchStrategy) -> Planned:
     return Planned(version, by_host, 132, build)
 
 
-@st.composite
-def other_packets(draw: st.DrawFn, sides: st.SearchStrategy) -> Planned:
+def other_packet(choices: Choices, sides: Sides) -> Planned:
     """GRE of both versions, protocols without a tracker, IPv6 extension headers."""
-    by_host, version = draw(sides), draw(choice((4, 6)))
+    by_host, version = sides.is_host(choices), choices.of((4, 6))
     gre = (
         b"\0\0\x08\0" + bytes(8),
         b"\x30\x01\x88\x0b\0\x04\0\x07" + bytes(4),
@@ -264,12 +305,12 @@ def other_packets(draw: st.DrawFn, sides: st.SearchStrategy) -> Planned:
         b"\x30\x01\x88\x0b\0",
         b"\0\0",
     )
-    body = draw(choice(gre))
-    protocol = draw(choice((47, 47, 253, 254, 33, 59)))
+    body = choices.of(gre)
+    protocol = choices.of((47, 47, 253, 254, 33, 59))
     extension = b""
-    if version == 6 and draw(st.booleans()):
-        extension = draw(
-            choice((b"\x3c\0\1\4\0\0\0\0", b"\x2b\0\4\0\0\0\0\0", b"\x33\2" + bytes(14), b"\x3c\7\1\4\0\0\0\0"))
+    if version == 6 and choices.below(2):
+        extension = choices.of(
+            (b"\x3c\0\1\4\0\0\0\0", b"\x2b\0\4\0\0\0\0\0", b"\x33\2" + bytes(14), b"\x3c\7\1\4\0\0\0\0")
         )
-        protocol = draw(choice((17, 253, protocol)))
+        protocol = choices.of((17, 253, protocol))
     return Planned(version, by_host, protocol, lambda source, destination: body, extension)
