@@ -40,7 +40,7 @@ from tests.support.unmutated import UNMUTATED
 
 pytestmark = [pytest.mark.needs_root, pytest.mark.slow, pytest.mark.long]
 
-EXAMPLES = 40
+EXAMPLES = 27
 ETHERNET = bytes(12)
 ETHERTYPE = {4: b"\x08\x00", 6: b"\x86\xdd"}
 NO_REPORTS = """table ip6 quiet { chain output {

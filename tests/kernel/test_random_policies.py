@@ -35,7 +35,7 @@ from tests.support.witnesses import breaches, table_of
 
 pytestmark = [pytest.mark.needs_root, pytest.mark.slow, pytest.mark.long]
 
-EXAMPLES = {RawChoice.IPTABLES: 100, RawChoice.NFTABLES: 50}
+EXAMPLES = {RawChoice.IPTABLES: 65, RawChoice.NFTABLES: 35}
 ADJACENT = 4  # points adjacent to the edges of each entry; the property test has all
 
 

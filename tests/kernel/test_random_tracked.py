@@ -63,9 +63,9 @@ def _forwarding(host: Host) -> Host:
 # What is drawn does not follow from the seed alone (Hypothesis draws constants of the modules that are loaded), so that
 # policy of each kind, XDP and forwarding hosts are not left to chance.
 PARTS = (
-    Part(ModeChoice.NATIVE, resources_of_every_kind(), hosts().map(_forwarding), 9),
-    Part(ModeChoice.GENERIC, resources_of_every_kind(), hosts().map(_forwarding), 9),
-    Part(ModeChoice.RAW, tracked_resources(), hosts(), 17),
+    Part(ModeChoice.NATIVE, resources_of_every_kind(), hosts().map(_forwarding), 6),
+    Part(ModeChoice.GENERIC, resources_of_every_kind(), hosts().map(_forwarding), 6),
+    Part(ModeChoice.RAW, tracked_resources(), hosts(), 11),
 )
 EARLY = sum(part.examples for part in PARTS if part.choice is not ModeChoice.RAW)
 BATCHES = (RawChoice.IPTABLES, RawChoice.NFTABLES, RawChoice.IPTABLES, RawChoice.NFTABLES)  # they run side by side
@@ -140,7 +140,7 @@ def examples_of(part: Part, batch: int) -> Callable[[Drill], None]:
         @seed(batch)
         @settings(
             backend=UNMUTATED,
-            max_examples=examples(part.examples, nightly=40 * part.examples),
+            max_examples=examples(part.examples, nightly=60 * part.examples),
             deadline=None,
             database=None,
             phases=(Phase.explicit, Phase.generate),
