@@ -10,6 +10,7 @@ import struct
 import weakref
 from collections.abc import Iterable
 from dataclasses import dataclass, field
+from functools import lru_cache
 from pathlib import Path
 
 import numpy as np
@@ -87,8 +88,7 @@ class FakeMap:
             # Whoever can write to its memory may do so at any time. It is compared in place: tables are megabytes.
             mapped = [found for each in self._writable if (found := each()) is not None and not found.closed]
             if not mapped or not _holds(mapped[0], self._content):
-                read = self.file.read_bytes()
-                self._content = self._content if self._content == read else read
+                self._content = _one_of_equal(self.file.read_bytes())
             self._writable, self._changed = [weakref.ref(each) for each in mapped], bool(mapped)
         return self._content
 
@@ -150,6 +150,12 @@ class FakeMap:
             (struct.pack("=I", at), data[at * self.step : at * self.step + self._value_bytes])
             for at in range(self.max_entries)
         ]
+
+
+@lru_cache(maxsize=64)
+def _one_of_equal(content: bytes) -> bytes:
+    """The same object for equal tables of all fakes, so that states are compared by identity."""
+    return content
 
 
 def _holds(memory: mmap.mmap, content: bytes) -> bool:

@@ -53,9 +53,9 @@ STEPS = {
 }
 
 
-def drops_no_more(world: XdpWorld, states: list[State]) -> None:
+def drops_no_more(world: XdpWorld, old: State, states: list[State]) -> None:
     """Whatever XDP drops during the pass, the old plan or the new one drops as well."""
-    allowed = world.dropped(states[0], states[0]) | world.dropped(states[-1], states[-1])
+    allowed = world.dropped(old, old) | world.dropped(states[-1], states[-1])
     for before, after in pairwise(states):
         extra = world.dropped(before, after) - allowed
         assert not extra, f"dropped: {sorted(map(str, extra))[:3]}"
@@ -68,7 +68,7 @@ def test_a_step(row: str) -> None:
         check_change(XdpWorld, old, new)
     world = XdpWorld()
     converge(world, old)
-    drops_no_more(world, watched(world, lambda: world.apply(new)))
+    drops_no_more(world, world.state(), watched(world, lambda: world.apply(new)))
     converge(world, new)
 
 
@@ -176,25 +176,35 @@ def _calls(old: Plan, new: Plan) -> tuple[list[str], list[int]]:
 
 
 def _check_fault(old: Plan, new: Plan, number: int, how: str, *, whole: bool) -> None:
-    """The pass fails, defers the work to the next pass, or does not need the call; raw still enforces everything."""
+    """The pass fails, defers the work to the next pass, or does not need the call; raw still enforces everything.
+
+    Up to the call it is the pass of ``test_a_step``, which looks at each state of it.
+    """
     world = XdpWorld()
     world.apply(old)
     if world.fake.links():
         world.count("eth0", 3)
     counted = world.counts()
     error, after = FAULTS[how]
-    world.calls.fault = Fault(len(world.calls.log) + number, error, after)
+    begin, states, number = world.state(), list[State](), len(world.calls.log) + number
+    world.calls.fault = Fault(number, error, after)
 
-    def failing() -> None:
-        with suppress(KernelError, Killed):
-            world.apply(new)
+    def watch(at: int) -> None:
+        if at == number:
+            states.append(world.state())
+            world.calls.observe = lambda _: states.append(world.state())
 
-    states = watched(world, failing)
-    world.calls.fault = None
+    world.calls.intrude = watch
+    with suppress(KernelError, Killed):
+        world.apply(new)
+    world.calls.fault = world.calls.intrude = world.calls.observe = None
+    assert states
+    if all(state == begin for state in (*states, world.state())):  # an agent that starts now finds what this one found
+        return
     states += watched(world, lambda: world.apply(new))
     if whole:
-        no_hole(world, states, world.dropped(states[0], states[0]) & world.dropped(states[-1], states[-1]))
-    drops_no_more(world, states)
+        no_hole(world, states, world.dropped(begin, begin) & world.dropped(states[-1], states[-1]))
+    drops_no_more(world, begin, states)
     settled(world, new)
     now = world.counts()
     assert {name: now[name] for name in counted if name in now} == {
