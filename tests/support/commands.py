@@ -1,4 +1,4 @@
-"""Starts ``enforcer`` without a new interpreter: as a child of ``tests.support.fork_server``, one of each test process.
+"""Starts ``enforcer`` without a new interpreter: as a child of ``tests.support.fork_server``, one for all tests.
 
 For tests of what a command does. A test of its imports, or of what an interpreter inherits, starts one of its own.
 """
@@ -6,6 +6,7 @@ For tests of what a command does. A test of its imports, or of what an interpret
 from __future__ import annotations
 
 import atexit
+import fcntl
 import os
 import pickle
 import signal
@@ -30,6 +31,7 @@ class Process:
     """A command that runs: what these tests use of :class:`subprocess.Popen`."""
 
     def __init__(self, words: Sequence[str], answers: socket.socket, stderr: IO[str] | None) -> None:
+        answers.settimeout(60)  # a dead server's end of the requests is still open in the test processes
         data, descriptors, _, _ = socket.recv_fds(answers, 4, 1)
         assert descriptors, "the fork server has ended"
         (self.pid,) = struct.unpack("=i", data)
@@ -82,7 +84,7 @@ def start(
     :class:`subprocess.Popen`, but only the latter may be a pipe.
     """
     request = Request("enforcer.cli", tuple(words), dict(os.environ if env is None else env), os.getcwd())
-    _, control = _server(os.getpid())
+    _start_server()
     with ExitStack() as stack:
 
         def opened(given: int | IO[str] | None, otherwise: int) -> int:
@@ -100,7 +102,7 @@ def start(
         mine, answers = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         stack.enter_context(answers)
         descriptors = [0, opened(stdout, 1), opened(stderr, 2), net, answers.fileno()]
-        socket.send_fds(control, [pickle.dumps(request)], descriptors)
+        socket.send_fds(_OURS, [pickle.dumps(request)], descriptors)
     return Process(["enforcer", *words], mine, reader)
 
 
@@ -120,21 +122,26 @@ def run(
         return subprocess.CompletedProcess(process.args, code, out.read(), err.read())
 
 
+# Made before the test processes are forked: all have them. The server ends when no process has this end any more.
+_OURS, _SERVERS = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+_STARTED = os.memfd_create("started")  # empty until one of them has started the server
+
+
 @cache
-def _server(pid: int) -> tuple[subprocess.Popen[bytes], socket.socket]:
-    """That of this test process; ``pid`` is its own: a fork of it must not share its socket."""
-    mine, control = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-    with control:
+def _start_server() -> None:
+    fcntl.lockf(_STARTED, fcntl.LOCK_EX)  # of this process, where flock(2) would be of all that share the file
+    if not os.fstat(_STARTED).st_size:
         process = subprocess.Popen(
-            [sys.executable, "-m", "tests.support.fork_server", str(control.fileno())],
-            pass_fds=[control.fileno()],
+            [sys.executable, "-m", "tests.support.fork_server", str(_SERVERS.fileno())],
+            pass_fds=[_SERVERS.fileno()],
             cwd=ROOT,
             env={**os.environ, "OPENBLAS_NUM_THREADS": "1"},  # else numpy starts threads
         )
-    atexit.register(_end, process, mine)
-    return process, mine
+        atexit.register(_end, process)
+        os.truncate(_STARTED, 1)
+    fcntl.lockf(_STARTED, fcntl.LOCK_UN)
 
 
-def _end(process: subprocess.Popen[bytes], control: socket.socket) -> None:
-    control.close()
+def _end(process: subprocess.Popen[bytes]) -> None:
+    _OURS.close()
     process.wait()

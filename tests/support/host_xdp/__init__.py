@@ -8,6 +8,7 @@ adds (the verifier, the driver, a frame in several buffers) it does not show.
 from __future__ import annotations
 
 import ctypes
+import fcntl
 import subprocess
 import tempfile
 from functools import cache
@@ -87,14 +88,21 @@ class HostXdp:
 _VARIABLES = ("sieve4", "root4", "root6", "policy")
 
 
+_BUILT = tempfile.TemporaryDirectory(prefix="host-xdp-")  # made before the test processes are forked: of all of them
+
+
 @cache
 def library() -> ctypes.CDLL:
-    """Compiled once for each test process: a second of clang."""
-    with tempfile.TemporaryDirectory(prefix="host-xdp-") as folder:
-        path = Path(folder) / "host_xdp.so"
-        include = (f"-I{HERE / 'include'}", f"-I{BPF}", f"-I{BPF / 'include'}")
-        subprocess.run(["clang", *_FLAGS, *include, str(HERE / "host.c"), "-o", str(path)], check=True)
-        loaded = ctypes.CDLL(str(path))
+    """Compiled by the first test process that needs it: a second of clang."""
+    path = Path(_BUILT.name) / "host_xdp.so"
+    with open(path.with_name("lock"), "wb") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not path.exists():
+            include = (f"-I{HERE / 'include'}", f"-I{BPF}", f"-I{BPF / 'include'}")
+            made = path.with_name("made")
+            subprocess.run(["clang", *_FLAGS, *include, str(HERE / "host.c"), "-o", str(made)], check=True)
+            made.rename(path)
+    loaded = ctypes.CDLL(str(path))
     loaded.host_fill.argtypes = [ctypes.c_char_p, ctypes.c_void_p, ctypes.c_void_p, ctypes.c_uint32]
     loaded.host_fill.restype = ctypes.c_uint32
     loaded.host_set.argtypes = [ctypes.c_char_p, ctypes.c_uint32]
