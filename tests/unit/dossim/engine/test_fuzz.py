@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import fcntl
 import random
-import shutil
 import subprocess
 from pathlib import Path
 
@@ -12,6 +10,7 @@ import pytest
 
 from dossim.packet.capture import Capture
 from tests.property.test_fragments import datagrams
+from tests.support import checked_engine
 from tests.support.examples import examples
 
 ROOT = Path(__file__).parents[4]
@@ -20,21 +19,6 @@ SEEDS = 40
 RUNS = {"packets": examples(10_000, nightly=100_000), "files": examples(200_000, nightly=2_000_000)}
 
 pytestmark = pytest.mark.slow
-
-
-@pytest.fixture(scope="module")
-def fuzzers() -> Path:
-    if shutil.which("clang") is None:
-        pytest.skip("no clang")
-    runtime = subprocess.run(["clang", "-print-runtime-dir"], capture_output=True, text=True, check=True).stdout.strip()
-    if not list(Path(runtime).glob("libclang_rt.fuzzer*")):
-        pytest.skip(f"no libFuzzer in {runtime}: of Debian's libclang-rt-dev")
-    built = ROOT / "engine" / "build"
-    built.mkdir(exist_ok=True)
-    with open(built / ".lock", "wb") as lock:  # the tests run in several processes
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        subprocess.run(["make", "--quiet", "--directory", str(ROOT / "engine"), "fuzz"], check=True)
-    return built
 
 
 def packets(frames: list[bytes], seed: int) -> bytes:
@@ -50,14 +34,21 @@ def files(frames: list[bytes], seed: int, folder: Path) -> bytes:
 
 
 @pytest.mark.parametrize("name", ["packets", "files"])
-def test_nothing_is_read_or_written_out_of_bounds(name: str, fuzzers: Path, tmp_path: Path) -> None:
+def test_nothing_is_read_or_written_out_of_bounds(name: str, tmp_path: Path) -> None:
+    checked_engine.make("fuzz")
     corpus = tmp_path / "corpus"
     corpus.mkdir()
     for seed in range(SEEDS):
         frames = [frame[:600] for frame in datagrams(random.Random(seed))]
         data = packets(frames, seed) if name == "packets" else files(frames, seed, tmp_path)
         (corpus / str(seed)).write_bytes(data)
-    command = [str(fuzzers / f"fuzz-{name}"), f"-runs={RUNS[name]}", "-max_len=6000", "-seed=1", str(corpus)]
+    command = [
+        str(ROOT / "engine" / "build" / f"fuzz-{name}"),
+        f"-runs={RUNS[name]}",
+        "-max_len=6000",
+        "-seed=1",
+        str(corpus),
+    ]
     found = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
     assert found.returncode == 0, found.stderr[-4000:]
     assert f"Done {RUNS[name]} runs" in found.stderr

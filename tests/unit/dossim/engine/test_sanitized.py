@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from dossim.engine.library import ANOTHER, LIBRARY
+from tests.support import checked_engine
 from tests.support.examples import PROFILE
 
 ROOT = Path(__file__).parents[4]
@@ -29,14 +30,9 @@ TESTS = ("tests/unit/dossim/predict", *(["tests/property"] if PROFILE == "nightl
 
 @pytest.mark.slow
 def test_nothing_is_accessed_that_must_not_be() -> None:
-    subprocess.run(["make", "--quiet", "--directory", str(ROOT / "engine"), "sanitize"], check=True)
-    libraries = [
-        subprocess.run(["gcc", f"-print-file-name={name}"], capture_output=True, text=True, check=True).stdout.strip()
-        for name in ("libasan.so", "libubsan.so")
-    ]
     environment = {
         **os.environ,
-        "LD_PRELOAD": " ".join(libraries),
+        "LD_PRELOAD": str(checked_engine.make("sanitize")),
         "ASAN_OPTIONS": "detect_leaks=0",  # the interpreter's own
         "HYPOTHESIS_PROFILE": "nightly" if PROFILE == "nightly" else "quick",
         ANOTHER: str(SANITIZED),
