@@ -83,7 +83,7 @@ def test_packets_meet_what_those_before_them_left(name: str, frames: list[bytes]
     compare(name, frames, cut)
 
 
-@settings(max_examples=examples(80, nightly=20_000))
+@settings(max_examples=examples(50, nightly=20_000))
 @given(st.sampled_from(list(POLICIES)), st.lists(st.sampled_from(POOL), min_size=1, max_size=3), st.data())
 def test_packets_of_few_flows(name: str, few: list[bytes], data: st.DataObject) -> None:
     compare(name, data.draw(st.lists(st.sampled_from(few), min_size=2, max_size=6)), data.draw(st.sampled_from(CUTS)))
@@ -149,7 +149,7 @@ def histories(draw: st.DrawFn, host: Host) -> tuple[Capture, list[int] | None]:
 
 
 @pytest.mark.long
-@settings(max_examples=examples(80, nightly=20_000), suppress_health_check=list(HealthCheck))
+@settings(max_examples=examples(50, nightly=20_000), suppress_health_check=list(HealthCheck))
 @given(tracked_resources(), hosts(), st.sampled_from((RawChoice.IPTABLES, RawChoice.NFTABLES)), st.data())
 def test_every_packet_has_the_states_and_the_end_of_explain(
     policy: Resources, host: Host, raw: RawChoice, data: st.DataObject
@@ -159,7 +159,7 @@ def test_every_packet_has_the_states_and_the_end_of_explain(
         judge(policy, host, capture, times, raw)
 
 
-@settings(max_examples=examples(80, nightly=20_000), suppress_health_check=list(HealthCheck))
+@settings(max_examples=examples(50, nightly=20_000), suppress_health_check=list(HealthCheck))
 @given(st.sampled_from(list(POLICIES)), hosts(), st.data())
 def test_of_policies_that_let_much_pass_as_well(name: str, host: Host, data: st.DataObject) -> None:
     judge(POLICIES[name], host, *data.draw(histories(host)))
@@ -168,7 +168,7 @@ def test_of_policies_that_let_much_pass_as_well(name: str, host: Host, data: st.
 # -- windows -----------------------------------------------------------------------------------------------------------
 
 
-@settings(max_examples=examples(60, nightly=20_000), suppress_health_check=list(HealthCheck))
+@settings(max_examples=examples(40, nightly=20_000), suppress_health_check=list(HealthCheck))
 @given(st.sampled_from(list(POLICIES)), hosts(), st.data())
 def test_batches_of_any_size_are_as_the_whole(name: str, host: Host, data: st.DataObject) -> None:
     """What is between two packets of a flow or a datagram is kept, and packets that wait get the same end later."""

@@ -27,7 +27,7 @@ AIMED = 60  # random frames per example, aimed at its table
 def test_both_witnesses_agree_and_raw_would_have_dropped_it() -> None:
     dropped: Counter[bool] = Counter()
 
-    @settings(max_examples=examples(100, nightly=10_000), suppress_health_check=list(HealthCheck))
+    @settings(max_examples=examples(60, nightly=10_000), suppress_health_check=list(HealthCheck))
     @given(resources(), hosts(), st.sampled_from(BACKENDS), captures(), st.integers(0, 9))
     def accelerates(policy: Resources, host: Host, raw: RawChoice, others: list[bytes], seed: int) -> None:
         table = table_of(policy, host)

@@ -34,7 +34,7 @@ AIMED = 30
 
 
 @pytest.mark.long
-@settings(max_examples=examples(100, nightly=5_000), suppress_health_check=list(HealthCheck))
+@settings(max_examples=examples(60, nightly=5_000), suppress_health_check=list(HealthCheck))
 @given(
     tracked_resources(), hosts(), st.sampled_from(CHOICES), captures(), st.integers(0, 9), st.sampled_from(BACKENDS),
     st.data(),
@@ -68,7 +68,7 @@ def dispositions(found: Prediction) -> list[Disposition]:
     return [found.disposition(packet) for packet in range(len(found))]
 
 
-@settings(max_examples=examples(15, nightly=2_000), suppress_health_check=list(HealthCheck))
+@settings(max_examples=examples(10, nightly=2_000), suppress_health_check=list(HealthCheck))
 @given(tracked_resources(), hosts(), captures(), st.integers(0, 9), st.data())
 def test_in_model_mode_both_predictions_equal_explain(
     policy: Resources, host: Host, others: list[bytes], seed: int, data: st.DataObject

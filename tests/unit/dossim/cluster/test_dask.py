@@ -67,13 +67,28 @@ def cluster(address: str) -> Iterator[Cluster]:
         yield found
 
 
-@pytest.fixture(params=[pcap_file, pcapng_file], ids=["pcap", "pcapng"])
-def capture(request: pytest.FixtureRequest, tmp_path: Path) -> Path:
+@pytest.fixture(scope="module")
+def address_near() -> Iterator[str]:
+    """A cluster with one worker, a thread of this process: enough for faults, and no interpreter is started."""
+    near = LocalCluster(
+        n_workers=1, processes=False, protocol="tcp://", host="127.0.0.1", dashboard_address="127.0.0.1:0"
+    )
+    with near as local:
+        yield local.scheduler_address
+
+
+@pytest.fixture
+def cluster_near(address_near: str) -> Iterator[Cluster]:
+    with cluster_at(address_near) as found:
+        found.wait_for_workers()
+        yield found
+
+
+Form = Callable[[Sequence[bytes], Sequence[int], random.Random], bytes]
+
+
+def written(folder: Path, form: Form) -> Path:
     """Fragments, most of them far from each other, and a capture in a payload."""
-    return written(tmp_path, request.param)
-
-
-def written(folder: Path, form: Callable[[Sequence[bytes], Sequence[int], random.Random], bytes]) -> Path:
     rng = random.Random(1)
     frames = [frame for _ in range(30) for frame in datagrams(rng)]
     rng.shuffle(frames)
@@ -83,7 +98,9 @@ def written(folder: Path, form: Callable[[Sequence[bytes], Sequence[int], random
     return path
 
 
-def test_the_same_packet_by_packet(cluster: Cluster, capture: Path) -> None:
+@pytest.mark.parametrize("form", [pcap_file, pcapng_file], ids=["pcap", "pcapng"])
+def test_the_same_packet_by_packet(cluster: Cluster, form: Form, tmp_path: Path) -> None:
+    capture = written(tmp_path, form)
     one = in_one([capture], SITUATION)
     for count in (1, 7):
         found = sharded(cluster, [capture], SITUATION, count)
@@ -148,9 +165,16 @@ def test_a_capture_in_s3(cluster: Cluster, tmp_path: Path) -> None:
         cluster.identities([f"s3://{BUCKET}/none"])
 
 
-@pytest.mark.parametrize("policy", [YAML, "empty.yaml"], ids=["a policy", "nothing names the host's addresses"])
-def test_the_command(address: str, capture: Path, policy: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(
+    ("policy", "form"),
+    [
+        pytest.param(YAML, pcapng_file, id="a policy"),
+        pytest.param("empty.yaml", pcap_file, id="nothing names the host's addresses"),
+    ],
+)
+def test_the_command(address: str, policy: str, form: Form, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
+    capture = written(tmp_path, form)
     Path("empty.yaml").write_text(EMPTY)
     found = []
     for options in ([], ["--scheduler", address, "--shard-size", "3K"]):
@@ -181,8 +205,8 @@ def test_something_else_that_listens() -> None:
             pass
 
 
-def test_a_worker_is_no_scheduler(cluster: Cluster) -> None:
-    worker = next(iter(cluster._workers()))
+def test_a_worker_is_no_scheduler(cluster_near: Cluster) -> None:
+    worker = next(iter(cluster_near._workers()))
     with pytest.raises(UsageError, match="a Dask Worker answers there; expected the address of"), cluster_at(worker):
         pass
 
@@ -203,12 +227,13 @@ def test_a_scheduler_with_tls(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
         found.wait_for_workers()
 
 
-def test_a_limit_of_size_and_rows_that_cannot_be_written(address: str, capture: Path) -> None:
+def test_a_limit_of_size_and_rows_that_cannot_be_written(address_near: str, tmp_path: Path) -> None:
+    capture = written(tmp_path, pcap_file)
     for words, message in (
         (["--max-size", "1K"], "the capture has more than 1 KiB"),
         (["--csv", "/proc/none/rows"], "/proc/none/rows: cannot be written"),
     ):
-        done = CliRunner().invoke(main, ["predict", str(capture), "-p", YAML, "--scheduler", address, *words])
+        done = CliRunner().invoke(main, ["predict", str(capture), "-p", YAML, "--scheduler", address_near, *words])
         assert (done.exit_code, message in done.stderr) == (2, True)
 
 
@@ -227,16 +252,16 @@ def test_no_workers() -> None:
         found.wait_for_workers()
 
 
-def test_workers_of_another_version(cluster: Cluster, monkeypatch: pytest.MonkeyPatch) -> None:
-    cluster.require_same_version()
+def test_workers_of_another_version(cluster_near: Cluster, monkeypatch: pytest.MonkeyPatch) -> None:
+    cluster_near.require_same_version()
     monkeypatch.setattr(dask, "VERSION", "dossim 9")
     with pytest.raises(HostError, match=r"worker tcp://\S+ dossim 0.*; this is dossim 9: install the same"):
-        cluster.require_same_version()
+        cluster_near.require_same_version()
 
 
-def test_a_capture_that_no_worker_can_read(cluster: Cluster) -> None:
+def test_a_capture_that_no_worker_can_read(cluster_near: Cluster) -> None:
     with pytest.raises(CaptureError, match=r"worker tcp://\S+ /none: cannot be read on .*: No such file"):
-        cluster.identities(["/none"])
+        cluster_near.identities(["/none"])
 
 
 class Answers:
