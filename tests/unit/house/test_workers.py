@@ -86,8 +86,9 @@ def test_each_runs_once_and_ends_as_in_one_process(tmp_path: Path) -> None:
     ran = Counter(word for kind, word in notes if kind == "ran")
     assert set(ran.values()) == {1}
     assert len(ran) == 50 + 6, "all but the skipped one"
-    # Those that died were replaced. Last the process of the test that ran alone.
-    assert len({word for kind, word in notes if kind == "ended"}) == 3 + 1
+    # Those that died were replaced, the last of them only if the others had left it a test. Last the process of the
+    # test that ran alone.
+    assert len({word for kind, word in notes if kind == "ended"}) in (2 + 1, 3 + 1)
     for line in (
         "FAILED test_it.py::test_that_fails - assert [1, 2] == [1, 3]",
         "FAILED test_it.py::test_that_is_killed - the process of this test ended with -9",
