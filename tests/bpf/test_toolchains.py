@@ -36,9 +36,11 @@ from tests.bpf.xdp_frames import (
 )
 from tests.bpf.xdp_program import LISTS, plan_for, program_for, table_of
 from tests.support.counterexample import kept
+from tests.support.examples import examples
 from tests.support.frames import captures
 from tests.support.reach import reach
 from tests.support.strategies import hosts, resources
+from tests.support.unmutated import UNMUTATED
 from tests.support.witnesses import table_of as compiled
 
 pytestmark = pytest.mark.needs_root
@@ -84,7 +86,7 @@ def test_both_toolchains_decide_and_count_alike() -> None:
 
 
 @pytest.mark.slow
-@settings(max_examples=20, suppress_health_check=list(HealthCheck))
+@settings(backend=UNMUTATED, max_examples=examples(8, nightly=100), suppress_health_check=list(HealthCheck))
 @given(resources(), hosts(), captures(), st.integers(0, 9))
 def test_both_toolchains_decide_and_count_alike_whatever_the_policy(
     policy: Resources, host: Host, others: list[bytes], seed: int

@@ -21,7 +21,7 @@ from tests.kernel.xdp_support import counts, flood, interface_plan, passes, plan
 
 pytestmark = pytest.mark.needs_root
 
-UPDATES = 10_000
+UPDATES, REBUILDS = 10_000, 10
 SET = "s:0"
 
 
@@ -51,11 +51,11 @@ def test_ten_thousand_updates_and_rebuilds_let_nothing_of_a_listed_cidr_through(
     with sniffer(netns_pair) as ears, flood(netns_pair, always) as sent:
         ears.setblocking(False)
         with netns_pair.host():
-            for rebuild in range(20):
+            for rebuild in range(REBUILDS):
                 # Another policy: new tables are built, and the program is replaced by one that uses them.
                 plan = plan_of(listed, *[["100.64.0.0/10"]] * (rebuild % 2))
                 assert not backend.apply(plan).refused
-                _update(pin_root, plan, rng, UPDATES // 20)
+                _update(pin_root, plan, rng, UPDATES // REBUILDS)
         with pytest.raises(BlockingIOError):
             ears.recv(2048)
     with netns_pair.host():
