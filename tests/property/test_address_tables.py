@@ -134,7 +134,7 @@ def crowded(draw: st.DrawFn, most: int = 120) -> Sets:
     return {name: frozenset(item for of, item in items if of == name) for name in names}
 
 
-@settings(max_examples=examples(70, nightly=50_000))
+@settings(max_examples=examples(45, nightly=50_000))
 @given(crowded(400))
 def test_built_tables_say_what_the_cidrs_say_and_are_read_back(sets: Sets) -> None:
     found = classify({name: packed(items) for name, items in sets.items()})
@@ -220,7 +220,7 @@ def store_by_store(live: Live, patch: Patch, probe: Probe, old: list[int], new: 
             assert ((found == both[0]) | (found == both[1] if number >= filled else False)).all()
 
 
-@settings(max_examples=examples(35, nightly=50_000))
+@settings(max_examples=examples(20, nightly=50_000))
 @given(histories(), st.booleans())
 def test_after_every_store_an_address_has_its_old_class_or_its_new_one(states: list[Sets], releases: bool) -> None:
     first = classify({name: packed(items) for name, items in states[0].items()})
@@ -260,7 +260,7 @@ def assert_like_new(live: Live, state: Sets) -> None:
     }
 
 
-@settings(max_examples=examples(35, nightly=50_000))
+@settings(max_examples=examples(20, nightly=50_000))
 @given(histories())
 def test_a_whole_replacement_does_the_same(states: list[Sets]) -> None:
     first = classify({name: packed(items) for name, items in states[0].items()})
@@ -281,7 +281,7 @@ def test_a_whole_replacement_does_the_same(states: list[Sets]) -> None:
     assert_like_new(live, states[-1])
 
 
-@settings(max_examples=examples(35, nightly=50_000))
+@settings(max_examples=examples(20, nightly=50_000))
 @given(histories())
 def test_without_room_nothing_is_written_and_nothing_taken(states: list[Sets]) -> None:
     first = classify({name: packed(items) for name, items in states[0].items()})

@@ -100,7 +100,7 @@ def assert_holds(found: Effect, met: list[Entry]) -> None:
         assert set(names) & set(found.partly) or met[-1].action is Action.DENY, (found, names)
 
 
-@settings(max_examples=examples(200, nightly=20_000), suppress_health_check=list(HealthCheck))
+@settings(max_examples=examples(120, nightly=20_000), suppress_health_check=list(HealthCheck))
 @given(resources(), hosts(), st.lists(st.integers(0, 2**128), min_size=6, max_size=6))
 def test_an_effect_holds_for_every_packet(policy: Resources, host: Host, numbers: list[int]) -> None:
     table = table_of(policy, host)

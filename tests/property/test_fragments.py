@@ -126,7 +126,7 @@ def test_fragments_end_as_explain_says() -> None:
     ends: Counter[str] = Counter()
 
     # In the quick profile as well: fewer do not end in all these ways.
-    @settings(max_examples=max(250, examples(250, nightly=20_000)), deadline=None)
+    @settings(max_examples=max(160, examples(160, nightly=20_000)), deadline=None)
     @given(st.integers(0, 1 << 32), st.sampled_from((HOST, ROUTER)), st.sampled_from(BACKENDS))
     def agree(seed: int, host: Host, raw: RawChoice) -> None:
         frames = datagrams(random.Random(seed))
@@ -151,7 +151,7 @@ def test_fragments_end_as_explain_says() -> None:
     assert {"delivered", "forwarded", "socket", "raw", "defrag"} <= {end.split()[0] for end in ends}
 
 
-@settings(max_examples=examples(60, nightly=5_000), deadline=None)
+@settings(max_examples=examples(40, nightly=5_000), deadline=None)
 @given(st.integers(0, 1 << 32), st.sampled_from((HOST, ROUTER)))
 def test_and_so_do_those_that_conntrack_sees(seed: int, host: Host) -> None:
     frames = datagrams(random.Random(seed))
@@ -164,7 +164,7 @@ def test_and_fragments_that_the_capture_cut() -> None:
     ends: Counter[str] = Counter()
 
     # In the quick profile as well: fewer do not end in all these ways.
-    @settings(max_examples=max(250, examples(250, nightly=20_000)), deadline=None)
+    @settings(max_examples=max(160, examples(160, nightly=20_000)), deadline=None)
     @given(st.integers(0, 1 << 32), st.sampled_from((HOST, ROUTER)))
     def agree(seed: int, host: Host) -> None:
         rng = random.Random(seed)

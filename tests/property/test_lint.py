@@ -69,7 +69,7 @@ def facts_of(host: Host) -> HostFacts:
     return HostFacts(host.node, interfaces=(InterfaceFacts(host.interface, addresses=addresses),))
 
 
-@settings(max_examples=examples(100, nightly=100_000), suppress_health_check=list(HealthCheck))
+@settings(max_examples=examples(60, nightly=100_000), suppress_health_check=list(HealthCheck))
 @given(resources(), hosts(), st.booleans(), st.sampled_from(MODES), captures())
 def test_dead_entries_decide_no_packet(
     policy: Resources, host: Host, is_probed: bool, choice: ModeChoice, frames: list[bytes]
@@ -163,7 +163,7 @@ PACKETS = [
 ]
 
 
-@settings(max_examples=examples(70, nightly=100_000), suppress_health_check=list(HealthCheck), deadline=None)
+@settings(max_examples=examples(45, nightly=100_000), suppress_health_check=list(HealthCheck), deadline=None)
 @given(close_resources())
 def test_dead_entries_decide_none_of_all_packets_there_are(policy: Resources) -> None:
     dead = dead_entries(lint(policy))
@@ -265,7 +265,7 @@ def closing(policy: Resources, host: Host) -> list[Finding]:
     return closed + [item for item in found if item.rule is RuleId.SSH]
 
 
-@settings(max_examples=examples(100, nightly=100_000), suppress_health_check=list(HealthCheck))
+@settings(max_examples=examples(60, nightly=100_000), suppress_health_check=list(HealthCheck))
 @given(tracked_resources(), hosts(), st.lists(rules_of_logins(), min_size=1, max_size=4))
 def test_nobody_gets_in_where_it_is_closed(policy: Resources, host: Host, ours: list[Rule]) -> None:
     """Without failsafes. The first tracked policy has rules that match some of the logins."""

@@ -98,7 +98,7 @@ def require_equal(content: bytes, situation: Situation, rng: random.Random) -> C
     return seen
 
 
-@settings(max_examples=examples(12, nightly=20_000), suppress_health_check=list(HealthCheck))
+@settings(max_examples=examples(8, nightly=20_000), suppress_health_check=list(HealthCheck))
 @given(tracked_resources(), hosts(), captures(), SEEDS, st.sampled_from(list(TrackedChoice)), st.data())
 def test_conversations_and_fragments(
     policy: Resources, host: Host, others: list[bytes], seed: int, tracked: TrackedChoice, data: st.DataObject
@@ -118,7 +118,7 @@ def test_fragments_across_shards() -> None:
     seen: Counter[str] = Counter()
 
     # In the quick profile as well: fewer do not have all of it.
-    @settings(max_examples=max(60, examples(60, nightly=50_000)), deadline=None)
+    @settings(max_examples=max(40, examples(40, nightly=50_000)), deadline=None)
     @given(SEEDS, st.sampled_from((HOST, ROUTER)))
     def agree(seed: int, host: Host) -> None:
         rng = random.Random(seed)

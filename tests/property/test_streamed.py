@@ -119,7 +119,7 @@ def written(frames: Sequence[bytes], rng: random.Random, folder: str) -> Path:
 
 
 @pytest.mark.long
-@settings(max_examples=examples(20, nightly=5_000), suppress_health_check=list(HealthCheck))
+@settings(max_examples=examples(12, nightly=5_000), suppress_health_check=list(HealthCheck))
 @given(tracked_resources(), hosts(), captures(), st.integers(0, 1 << 32), st.sampled_from(TrackedChoice), st.data())
 def test_windows_of_every_size_end_as_the_whole(
     policy: Resources, host: Host, others: list[bytes], seed: int, tracked: TrackedChoice, data: st.DataObject

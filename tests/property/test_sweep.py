@@ -34,7 +34,7 @@ LEFT_BY = NOT_SUMMED | HEADER_NOT_SUMMED | LENGTH_MISSING
 @pytest.mark.long
 def test_windows_are_counted_as_columns_are() -> None:
     @settings(
-        max_examples=examples(60, nightly=3_000), phases=[Phase.generate], suppress_health_check=list(HealthCheck)
+        max_examples=examples(40, nightly=3_000), phases=[Phase.generate], suppress_health_check=list(HealthCheck)
     )
     @given(resources(), hosts(), st.sampled_from([ModeChoice.RAW, ModeChoice.NATIVE]), st.integers(0))
     def agree(policy: Resources, host: Host, choice: ModeChoice, seed: int) -> None:

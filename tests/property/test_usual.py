@@ -45,7 +45,7 @@ def test_they_end_as_if_each_was_followed() -> None:
     ends: Counter[str] = Counter()
 
     @settings(
-        max_examples=examples(60, nightly=10_000), phases=[Phase.generate], suppress_health_check=list(HealthCheck)
+        max_examples=examples(40, nightly=10_000), phases=[Phase.generate], suppress_health_check=list(HealthCheck)
     )
     @given(tracked_resources(), hosts(), st.integers(0, 1 << 32), st.booleans(), st.data())
     def agree(policy: Resources, host: Host, seed: int, is_short: bool, data: st.DataObject) -> None:
