@@ -1,8 +1,9 @@
 """Runs modules as commands, in children of one process that has imported them before: a start costs no imports.
 
 ``python -m tests.support.fork_server FD``: the descriptor is a socket of ``tests.support.commands``, whose requests it
-serves. When the socket closes, it kills what still runs, and ends. A child has the arguments, environment, directory,
-standard streams and network namespace of its request, and nothing else: no other descriptor, thread or signal handler
+serves. When the socket closes, it kills what still runs, and ends. It kills a child when the socket of its answers
+closes: who asked for it has ended. A child has the arguments, environment, directory, standard streams and network
+namespace of its request, and nothing else: no other descriptor, thread or signal handler
 is there before the module runs as ``__main__``. It ends as an interpreter does. Its imports are not those of a fresh
 interpreter: what tests these starts one.
 """
@@ -57,13 +58,21 @@ def serve(control: socket.socket) -> Request | None:
     Returns a request in the child that is to fulfil it, and None when the socket has closed.
     """
     children: dict[int, tuple[int, socket.socket]] = {}  # by pidfd
+    askers: dict[int, int] = {}  # pidfds, by the descriptor of the answers
     poll = select.poll()
     poll.register(control, select.POLLIN)
     while True:
         for ready, _ in poll.poll():
-            if ready != control.fileno():
+            if (pidfd := askers.get(ready)) is not None:
+                poll.unregister(ready)  # it stays hung up
+                signal.pidfd_send_signal(pidfd, signal.SIGKILL)
+                continue
+            if ready in children:
                 poll.unregister(ready)
                 pid, answers = children.pop(ready)
+                del askers[answers.fileno()]
+                with suppress(KeyError):  # hung up
+                    poll.unregister(answers)
                 os.close(ready)
                 with answers:
                     _answer(answers, os.waitpid(pid, 0)[1])
@@ -83,8 +92,9 @@ def serve(control: socket.socket) -> Request | None:
                 os.close(descriptor)
             pidfd, answers = os.pidfd_open(pid), socket.socket(fileno=descriptors[4])
             _answer(answers, pid, pidfd)
-            children[pidfd] = pid, answers
+            children[pidfd], askers[answers.fileno()] = (pid, answers), pidfd
             poll.register(pidfd, select.POLLIN)
+            poll.register(answers, 0)  # to be told that it is hung up
 
 
 def _answer(answers: socket.socket, number: int, *descriptors: int) -> None:
