@@ -60,7 +60,7 @@ def main(words: Sequence[str] | None = None) -> None:
 
 def _test(built: Path, more: Sequence[str]) -> NoReturn:
     """Becomes pytest."""
-    words = [sys.executable, "-m", "pytest", "-q", "-n", "2", "--dist", "loadfile", "tests/package", *more]
+    words = [sys.executable, "-m", "pytest", "-q", "tests/package", *more]
     environment = {**os.environ, "PACKAGES": str(built.resolve())}
     os.chdir(ROOT)
     sys.stdout.flush()
