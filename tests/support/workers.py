@@ -89,6 +89,7 @@ class _Pool:
 
     def _fork(self) -> None:
         ours, theirs = Pipe()
+        self._session.config.get_terminal_writer().flush()  # else each process writes what waits there
         pid = os.fork()
         if not pid:
             for pipe in (ours, *self._workers):

@@ -74,7 +74,7 @@ def _run(folder: Path, *words: str) -> str:
     (folder / "test_it.py").write_text(TESTS)
     (folder / "pytest.ini").write_text("[pytest]\nmarkers = alone\n")
     command = [sys.executable, "-m", "pytest", "-rA", "-p", "no:cacheprovider", *words]
-    env = {**os.environ, "PYTHONPATH": str(ROOT), "COLUMNS": "200"}
+    env = {**os.environ, "PYTHONPATH": str(ROOT), "COLUMNS": "200", "PYTHONUNBUFFERED": ""}
     done = subprocess.run(command, cwd=folder, env=env, capture_output=True, text=True, timeout=120)
     assert done.returncode == 1, done.stdout + done.stderr
     return done.stdout
@@ -101,6 +101,7 @@ def test_each_runs_once_and_ends_as_in_one_process(tmp_path: Path) -> None:
     ):
         assert line in output
     assert output.count("UserWarning: careful") == 1
+    assert output.count("test session starts") == 1, "what was not written yet when they were forked"
 
 
 def test_no_test_is_handed_out_after_the_first_failure(tmp_path: Path) -> None:
