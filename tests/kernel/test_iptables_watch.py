@@ -85,6 +85,14 @@ def test_a_set_of_which_half_is_gone_is_noticed(watched: tuple[WatchedSets, str]
     assert sets.losses(thorough=False) == [f"ipset {name}: {COUNT - gone} members, {COUNT} before"]
 
 
+def test_other_members_need_other_memory_and_are_called_so(watched: tuple[WatchedSets, str]) -> None:
+    sets, name = watched
+    removed = [f"del {name} {ipaddress.IPv4Address(0x0A000000 + 2 * at)}\n" for at in range(COUNT // 2)]
+    added = [f"add {name} {ipaddress.IPv4Address(0x0B000000 + at)}\n" for at in range(COUNT // 2)]
+    run("ipset", "restore", text="".join(removed + added))
+    assert sets.losses(thorough=False) == [f"ipset {name}: other members, as many as before"]
+
+
 def test_the_members_are_compared_with_what_the_last_pass_listed(
     watched: tuple[WatchedSets, str], monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -13,7 +13,7 @@ import errno
 import random
 import socket
 from collections.abc import Collection, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from enforcer.backends.iptables.blob import SetIndex
 from enforcer.backends.iptables.ipset import CMD_LIST, CMD_TEST, FLAG_LIST_HEADER, SUBSYSTEM
@@ -40,7 +40,7 @@ from enforcer.kernel.pace import Pace
 from enforcer.model.errors import KernelError
 
 _PROTOCOL, _SETNAME, _TYPENAME, _FLAGS, _DATA, _ADT, _INDEX = 1, 2, 3, 6, 7, 8, 11  # linux/netfilter/ipset/ip_set.h
-_FAMILY, _ELEMENTS, _REFERENCES = 5, 24, 25
+_FAMILY, _HASHSIZE, _ELEMENTS, _REFERENCES, _MEMSIZE = 5, 18, 24, 25, 26
 _VERSION = attribute(_PROTOCOL, bytes([7]))  # of the ipset protocol: the oldest with the index of a set
 _RECEIVE_BYTES = 1 << 16
 _LIST_HEADERS = _VERSION + be32(_FLAGS | NLA_F_NET_BYTEORDER, FLAG_LIST_HEADER)
@@ -52,11 +52,14 @@ _LARGE = 10_000  # members: below, the header costs no more than a sample
 
 @dataclass(frozen=True)
 class _Header:
-    """The kernel's header of a set, without its number of references."""
+    """The kernel's header of a set, without its number of references. ``storage``: what follows of its members and of
+    the order in which they came.
+    """
 
     version: int
     index: int
     members: int
+    storage: tuple[bytes, ...]
     rest: tuple[object, ...]
 
     @classmethod
@@ -64,9 +67,10 @@ class _Header:
         data = dict(attributes(found.get(_DATA, b"")))
         members = int.from_bytes(data.pop(_ELEMENTS, b""), "big")
         data.pop(_REFERENCES, None)
+        storage = tuple(data.pop(kind, b"") for kind in (_HASHSIZE, _MEMSIZE))
         version = 6 if found.get(_FAMILY) == bytes([socket.AF_INET6]) else 4
         index = int.from_bytes(found[_INDEX], "big")
-        return cls(version, index, members, (found.get(_TYPENAME), tuple(data.items())))
+        return cls(version, index, members, storage, (found.get(_TYPENAME), tuple(data.items())))
 
     @property
     def type(self) -> SetType:
@@ -125,7 +129,7 @@ class WatchedSets:
         found = [_loss(name, before.get(name), self._headers.get(name)) for name in changed]
         if thorough:
             return found
-        return found + [f"ipset {name}: other members, as many as before" for name in self._exchanged(changed)]
+        return found + [_exchange(name) for name in self._exchanged(changed)]
 
     def _misses_some(self) -> bool:
         """Whether a member of the sample is missing."""
@@ -204,6 +208,12 @@ def _loss(name: str, old: _Header | None, new: _Header | None) -> str:
         return f"ipset {name} is gone, with {old.members if old else 0} members"
     if old is None:
         return f"ipset {name} was added"
+    if old == replace(new, storage=old.storage):
+        return _exchange(name)
     if old.members == new.members:
         return f"ipset {name} was changed or replaced; it has {new.members} members, as before"
     return f"ipset {name}: {new.members} members, {old.members} before"
+
+
+def _exchange(name: str) -> str:
+    return f"ipset {name}: other members, as many as before"
