@@ -21,9 +21,10 @@ from enforcer.model.choices import ModeChoice
 from enforcer.model.nets import Nets
 from enforcer.model.vocabulary import Stage
 from enforcer.policy.resources import Resources
-from tests.property.test_ordinary import AIMED, mutated
+from tests.property.test_ordinary import AIMED
 from tests.support.examples import examples
 from tests.support.frame_strategies import SHORTEST, random_frames
+from tests.support.mutated import mutated
 from tests.support.strategies import hosts, resources
 from tests.support.witnesses import plan_for, table_of
 

@@ -26,10 +26,10 @@ from enforcer.model.choices import ModeChoice
 from enforcer.model.nets import Nets
 from enforcer.policy.resources import Resources
 from enforcer.policy.ruletable import RuleTable
-from tests.property.test_ordinary import mutated
 from tests.support.counterexample import kept
 from tests.support.examples import PROFILE, examples
 from tests.support.frame_strategies import SHORTEST, random_frames
+from tests.support.mutated import mutated
 from tests.support.strategies import hosts
 from tests.support.tracked_strategies import spoken, tracked_resources
 from tests.support.tracked_witnesses import tables_of
