@@ -43,6 +43,32 @@ static inline unsigned __int128 key6(uint64_t high, uint64_t low)
 	return (unsigned __int128)high << 64 | low;
 }
 
+static inline unsigned __int128 key_at6(const uint8_t *address)
+{
+	return key6(be64(address), be64(address + 8));
+}
+
+static inline uint32_t class_in4(const struct trie4 *trie, uint32_t segment, uint32_t address)
+{
+	return class_from4(&trie->segments[segment], address);
+}
+
+static inline uint32_t class_of4(const struct trie4 *trie, uint32_t address)
+{
+	return class_in4(trie, segment_of4(trie, address), address);
+}
+
+/* segment: as segment_of6() found it. */
+static inline uint32_t class_in6(const struct trie6 *trie, uint32_t segment, const uint8_t *address)
+{
+	return class_from6(&trie->segments[segment], key_at6(address));
+}
+
+static inline uint32_t class_of6(const struct trie6 *trie, const uint8_t *address)
+{
+	return class_in6(trie, segment_of6(trie, key_at6(address)), address);
+}
+
 /*
  * The classes for a world, of which classes is not read, and other rules, at most MOST_OTHER; of the world alone, if there
  * are too many. NULL: no memory, or too many nevertheless.

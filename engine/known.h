@@ -47,7 +47,13 @@ ALWAYS_INLINE bool is_ordinary4(const struct world *world, uint32_t seen, struct
 	       it->segment + least <= it->total && it->total <= seen;
 }
 
-/* One header of options is ordinary, where the early stage reads it as raw does. */
+/* Whether the early stage reads the transport behind options as raw does. */
+static inline bool is_read_behind_options6(const struct world *world)
+{
+	return !world->early || world->early == EARLY_XDP;
+}
+
+/* One header of options is ordinary, where that is read. */
 ALWAYS_INLINE bool is_ordinary6(const struct world *world, uint32_t seen, struct ordinary *it)
 {
 	const uint8_t *ip = it->ip;
@@ -66,7 +72,7 @@ ALWAYS_INLINE bool is_ordinary6(const struct world *world, uint32_t seen, struct
 	if (!payload || it->total > seen)
 		return false;
 	if (it->has_extra) {
-		if (payload < 8 || (world->early && world->early != EARLY_XDP))
+		if (payload < 8 || !is_read_behind_options6(world))
 			return false;
 		it->segment += (ip[41] + 1u) * 8;
 		it->protocol = ip[40];
@@ -145,56 +151,85 @@ ALWAYS_INLINE bool has_classes(const struct world *world, struct bytes frame, st
 	return is_ordinary(world, frame, it) || is_plain_fragment(frame, it);
 }
 
-/* Ask for what the class of its source is found by, in two steps. */
-ALWAYS_INLINE void ask_first(const struct classes *classes, const struct ordinary *it)
+/*
+ * Ask for what the class of an address is found by, in two steps: for a slot, of which the place is returned, and for
+ * segments, the first of which is. Always inlined: to gcc, what only asks for memory does nothing and need not be called.
+ */
+ALWAYS_INLINE uint32_t ask_slot4(const struct trie4 *trie, uint32_t address)
 {
-	if (it->version == 4) {
-		__builtin_prefetch(
-			slot_in4(&classes->four, classes->four.nodes, be32(it->ip + 12)));
-	} else {
-		const struct trie6 *six = &classes->six;
-		unsigned __int128 key = key6(be64(it->ip + 8), be64(it->ip + 16));
-		uint32_t slot = *slot_in6(six, six->nodes, key);
+	uint32_t place = first_place4(trie, address);
 
-		if (slot & IS_NODE)
-			__builtin_prefetch(slot_in6(six, &six->nodes[slot & ~IS_NODE], key));
-	}
+	__builtin_prefetch(&trie->table[place]);
+	return place;
 }
 
+ALWAYS_INLINE uint32_t ask_slot6(const struct trie6 *trie, const uint8_t *address)
+{
+	unsigned __int128 key = key_at6(address);
+	uint32_t place = next_place6(trie, first_place6(trie, key), key);
+
+	__builtin_prefetch(&trie->table[place]);
+	return place;
+}
+
+ALWAYS_INLINE uint32_t ask_segments4(const struct trie4 *trie, uint32_t place, uint32_t address)
+{
+	uint32_t segment = trie->table[place];
+
+	if (segment & IS_NODE)
+		segment = segment_from4(trie, segment, address);
+	__builtin_prefetch(&trie->segments[segment]);
+	__builtin_prefetch(&trie->segments[segment + MOST_SEARCHED]);
+	return segment;
+}
+
+ALWAYS_INLINE uint32_t ask_segments6(const struct trie6 *trie, uint32_t place,
+				     const uint8_t *address)
+{
+	uint32_t segment = trie->table[place];
+
+	if (segment & IS_NODE)
+		segment = segment_from6(trie, segment, key_at6(address));
+	__builtin_prefetch(&trie->segments[segment]);
+	__builtin_prefetch(&trie->segments[segment + 2]);
+	__builtin_prefetch(&trie->segments[segment + MOST_SEARCHED]);
+	return segment;
+}
+
+ALWAYS_INLINE void ask_first(const struct classes *classes, struct ordinary *it)
+{
+	it->source = it->version == 4 ? ask_slot4(&classes->four, be32(it->ip + 12))
+				      : ask_slot6(&classes->six, it->ip + 8);
+}
+
+/* After ask_first(). */
 ALWAYS_INLINE void ask_second(const struct classes *classes, struct ordinary *it)
 {
-	if (it->version == 4) {
-		it->source = segment_of4(&classes->four, be32(it->ip + 12));
-		__builtin_prefetch(&classes->four.segments[it->source]);
-		__builtin_prefetch(&classes->four.segments[it->source + MOST_SEARCHED]);
-	} else {
-		it->source = segment_of6(&classes->six, key6(be64(it->ip + 8), be64(it->ip + 16)));
-		__builtin_prefetch(&classes->six.segments[it->source]);
-		__builtin_prefetch(&classes->six.segments[it->source + 2]);
-		__builtin_prefetch(&classes->six.segments[it->source + MOST_SEARCHED]);
-	}
+	it->source = it->version == 4 ? ask_segments4(&classes->four, it->source, be32(it->ip + 12))
+				      : ask_segments6(&classes->six, it->source, it->ip + 8);
+}
+
+ALWAYS_INLINE void find_source(const struct classes *classes, struct ordinary *it)
+{
+	ask_first(classes, it);
+	ask_second(classes, it);
 }
 
 /* Most packets of an attack have one destination. */
 ALWAYS_INLINE uint64_t destination_class(struct run *run, const struct ordinary *it)
 {
 	const struct classes *classes = run->world->classes;
-	uint64_t high = 0, low;
+	const uint8_t *at = it->ip + (it->version == 4 ? 16 : 24);
+	uint64_t high = it->version == 4 ? 0 : be64(at);
+	uint64_t low = it->version == 4 ? be32(at) : be64(at + 8);
 
-	if (it->version == 4) {
-		low = be32(it->ip + 16);
-	} else {
-		high = be64(it->ip + 24);
-		low = be64(it->ip + 32);
-	}
 	if (low != run->destination[1] || high != run->destination[0] ||
 	    it->version != run->version) {
 		run->destination[0] = high;
 		run->destination[1] = low;
 		run->version = it->version;
-		run->destination_class = it->version == 4
-						 ? class_of4(&classes->four, (uint32_t)low)
-						 : class_of6(&classes->six, key6(high, low));
+		run->destination_class = it->version == 4 ? class_of4(&classes->four, (uint32_t)low)
+							  : class_of6(&classes->six, at);
 	}
 	return run->destination_class;
 }
@@ -233,7 +268,7 @@ ALWAYS_INLINE uint64_t key_of(struct run *run, const struct ordinary *it)
 	if (it->version == 4)
 		source = class_in4(&classes->four, it->source, be32(ip + 12));
 	else
-		source = class_in6(&classes->six, it->source, key6(be64(ip + 8), be64(ip + 16)));
+		source = class_in6(&classes->six, it->source, ip + 8);
 	return key_with(classes, it, source, destination_class(run, it));
 }
 
@@ -243,7 +278,7 @@ ALWAYS_INLINE struct known *slot_of(struct run *run, uint64_t key)
 	return &run->known[key * 0x9e3779b97f4a7c15 >> (64 - KNOWN_BITS)];
 }
 
-/* ask_second() was called. */
+/* ask_second() or find_source() was called. */
 static inline const struct known *known_of(struct run *run, const struct ordinary *it)
 {
 	uint64_t key = key_of(run, it);

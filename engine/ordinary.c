@@ -237,7 +237,7 @@ uint32_t end_datagram(struct run *run, struct bytes frame, uint32_t largest, uin
 	it->largest = largest;
 	it->classes = classes;
 	if (!classes)
-		ask_second(world->classes, it);
+		find_source(world->classes, it);
 	return end_ordinary(run, it);
 }
 

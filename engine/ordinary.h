@@ -25,7 +25,7 @@ struct ordinary {
 	uint32_t total;	  /* bytes from its IP header on */
 	uint32_t segment; /* where its transport begins in that */
 	uint32_t
-		source; /* the segment of addresses that its source is in, once ask_second() was called */
+		source; /* the segment of addresses that its source is in, once ask_second() was called; before, its slot */
 	uint32_t protocol;
 	uint32_t largest; /* of a datagram that was put together: its largest fragment; else 0 */
 	uint16_t start;	  /* of the IP header in the frame */

@@ -78,12 +78,15 @@ static __attribute__((noinline)) void look_closer(const struct world *world, str
 	some->place[at] = (struct place){it.fragment ? IN_FRAGMENT : (uint16_t)it.segment,
 					 it.version, it.tags};
 	ask_first(world->classes, &it);
+	some->source[at] = it.source;
 }
 
-/* TCP or UDP in a usual place. False: look_closer() has to say. */
-static inline bool is_plain(const uint8_t *frame, uint32_t seen)
+enum { AT_IP = 14 };
+
+/* TCP or UDP in a usual place in IPv4. False: look_closer() has to say. */
+static inline bool is_plain4(const uint8_t *frame, uint32_t seen)
 {
-	enum { AT_IP = 14, LEAST = 54 };
+	enum { LEAST = 54 };
 	static const uint8_t head[4] = {0x08, 0x00, 0x45}, head_mask[4] = {0xff, 0xff, 0xff};
 	static const uint8_t tcp[4] = {0, 0, 0, TCP}, udp[4] = {0, 0, 0, UDP};
 	static const uint8_t mask[4] = {0x3f, 0xff, 0, 0xff}; /* fragments, protocol */
@@ -105,50 +108,82 @@ static inline bool is_plain(const uint8_t *frame, uint32_t seen)
 	return word == wanted || word == other;
 }
 
+/* An address of a group, and the first half of :: and ::1, have rules of their own. */
+static inline bool is_usual6(const uint8_t *address)
+{
+	return be64(address) - 1 < ((uint64_t)0xff << 56) - 1;
+}
+
+/*
+ * Where TCP or UDP begins in IPv6, behind its header or that and one of options for the destination, if the early stage
+ * reads it. 0: look_closer() has to say.
+ */
+static inline uint32_t plain_segment6(const uint8_t *frame, uint32_t seen, bool reads_options)
+{
+	enum { LEAST = 74 };
+	static const uint8_t head[4] = {0x86, 0xdd, 0x60, 0}, head_mask[4] = {0xff, 0xff, 0xf0};
+	const uint8_t *ip = frame + AT_IP;
+	uint32_t word, mask, wanted, total, segment = 40, protocol;
+
+	if (seen < LEAST || seen > MOST_SENT)
+		return 0;
+	memcpy(&word, ip - 2, sizeof word);
+	memcpy(&mask, head_mask, sizeof mask);
+	memcpy(&wanted, head, sizeof wanted);
+	if ((word & mask) != wanted || !is_usual6(ip + 8) || !is_usual6(ip + 24))
+		return 0;
+	total = 40u + be16(ip + 4);
+	protocol = ip[6];
+	if (protocol == OPTIONS && reads_options) {
+		segment += (ip[41] + 1u) * 8;
+		protocol = ip[40];
+	}
+	if (total > seen - AT_IP || segment + 20 > total || (protocol != TCP && protocol != UDP))
+		return 0;
+	return segment;
+}
+
 static void look_at_some(const struct world *world, struct some *some)
 {
 	const uint8_t *data = some->capture->data;
 	const int64_t *offset = some->capture->offset + some->from;
 	const int32_t *length = some->capture->length + some->from;
 	const int32_t *wire = some->capture->wire_length + some->from;
-	const struct trie4 *four = world->classes ? &world->classes->four : NULL;
-	const uint32_t *table = four ? first_table4(four) : NULL;
-	uint32_t shift = four ? four->nodes->shift : 0;
+	const struct classes *classes = world->classes;
+	bool reads_options = is_read_behind_options6(world);
 
 	for (uint32_t at = 0; at < some->count; at++) {
-		const uint8_t *frame = data + offset[at];
+		const uint8_t *frame = data + offset[at], *ip = frame + AT_IP;
+		uint32_t segment;
 
 		__builtin_prefetch((const void *)((uintptr_t)frame + AHEAD));
-		if (!four || wire[at] > MOST_SENT || !is_plain(frame, length[at])) {
+		if (!classes || wire[at] > MOST_SENT) {
 			look_closer(world, some, at, frame_at(some, at));
-			continue;
+		} else if (is_plain4(frame, length[at])) {
+			some->source[at] = ask_slot4(&classes->four, be32(ip + 12));
+			some->ip[at] = ip;
+			some->place[at] = (struct place){20, 4, 0};
+		} else if ((segment = plain_segment6(frame, length[at], reads_options))) {
+			some->source[at] = ask_slot6(&classes->six, ip + 8);
+			some->ip[at] = ip;
+			some->place[at] = (struct place){(uint16_t)segment, 6, 0};
+		} else {
+			look_closer(world, some, at, frame_at(some, at));
 		}
-		__builtin_prefetch(&table[be32(frame + 26) >> shift]);
-		some->ip[at] = frame + 14;
-		some->place[at] = (struct place){20, 4, 0};
 	}
 }
 
 static void ask(const struct classes *classes, struct some *some)
 {
-	const uint32_t *table = classes ? first_table4(&classes->four) : NULL;
-	uint32_t shift = classes ? classes->four.nodes->shift : 0;
-
 	for (uint32_t at = 0; at < some->count; at++) {
-		struct ordinary it = {.ip = some->ip[at], .version = some->place[at].version};
+		const uint8_t *ip = some->ip[at];
+		uint8_t version = some->place[at].version;
 
-		if (it.version == 4) {
-			uint32_t address = be32(it.ip + 12), slot = table[address >> shift];
-
-			if (slot & IS_NODE)
-				slot = segment_of4(&classes->four, address);
-			some->source[at] = slot;
-			__builtin_prefetch(&classes->four.segments[slot]);
-			__builtin_prefetch(&classes->four.segments[slot + MOST_SEARCHED]);
-		} else if (it.version) {
-			ask_second(classes, &it);
-			some->source[at] = it.source;
-		}
+		if (version == 4)
+			some->source[at] =
+				ask_segments4(&classes->four, some->source[at], be32(ip + 12));
+		else if (version)
+			some->source[at] = ask_segments6(&classes->six, some->source[at], ip + 8);
 	}
 }
 
@@ -236,10 +271,8 @@ static __attribute__((noinline)) void find_unusual(struct run *run, struct some 
 {
 	if (some->place[at].segment == IN_FRAGMENT)
 		find_fragment_code(run, some, at);
-	else if (some->place[at].version == 4)
-		find_other(run, some, at, 4);
 	else if (some->place[at].version)
-		find_other(run, some, at, 6);
+		find_other(run, some, at, 4);
 }
 
 static void find_codes(struct run *run, struct some *some)
@@ -256,7 +289,10 @@ static void find_codes(struct run *run, struct some *some)
 		uint64_t source;
 
 		if (!is_usual(some->place[at])) {
-			find_unusual(run, some, at);
+			if (some->place[at].version == 6)
+				find_other(run, some, at, 6);
+			else
+				find_unusual(run, some, at);
 			continue;
 		}
 		it.protocol = ip[9];
@@ -301,7 +337,7 @@ static __attribute__((noinline)) uint32_t end_doubtful(struct run *run, struct b
 
 	if (!is_ordinary(run->world, frame, &it)) /* it was */
 		return NO_CODE;
-	ask_second(run->world->classes, &it);
+	find_source(run->world->classes, &it);
 	code = end_in_raw(run, &it, known_of(run, &it));
 	return may_be_incomplete(&it) && artefacts_of(frame, &run->world->own) & INCOMPLETE
 		       ? NO_CODE

@@ -14,7 +14,7 @@ struct NAME(node) {
 	uint32_t shift;
 };
 
-/* Packed: those of a block are in one or two lines of the cache, and more of them fit into it. */
+/* Packed: those of a block are in few lines of the cache, and more of them fit into it. */
 struct __attribute__((packed)) NAME(segment) {
 	KEY start;
 	uint16_t class;
@@ -29,23 +29,37 @@ struct NAME(trie) {
 	uint32_t segment_count, segment_room, node_count, node_room, table_count, table_room;
 };
 
-static inline const uint32_t *NAME(slot_in)(const struct NAME(trie) * trie,
-					    const struct NAME(node) * node, KEY key)
+/* A place is that of a slot in the table. */
+static inline uint32_t NAME(place_in)(const struct NAME(node) * node, KEY key)
 {
-	return &trie->table[node->table + ((uint32_t)(key >> node->shift) & node->mask)];
+	return node->table + ((uint32_t)(key >> node->shift) & node->mask);
 }
 
-/* The slots of the first node, by an address without the bits that it shifts: it divides all addresses. */
-static inline const uint32_t *NAME(first_table)(const struct NAME(trie) * trie)
+/* The first node divides all addresses, by some of their first 32 bits. */
+static inline uint32_t NAME(first_place)(const struct NAME(trie) * trie, KEY key)
 {
-	return trie->table + trie->nodes->table;
+	enum { OTHER_BITS = 8 * (sizeof(KEY) - sizeof(uint32_t)) };
+
+	return (uint32_t)(key >> OTHER_BITS) >> (trie->nodes->shift - OTHER_BITS);
 }
 
-/* The segment from which on class_in() searches. */
-static inline uint32_t NAME(segment_of)(const struct NAME(trie) * trie, KEY key)
+/* The one in the node that is there, if that divides what the address is in; else the same. */
+static inline uint32_t NAME(next_place)(const struct NAME(trie) * trie, uint32_t place, KEY key)
 {
-	uint32_t slot = *NAME(slot_in)(trie, trie->nodes, key);
+	uint32_t slot = trie->table[place];
 
+	if (slot & IS_NODE) {
+		const struct NAME(node) *node = &trie->nodes[slot & ~IS_NODE];
+
+		if (key >= node->first && key < node->last)
+			return NAME(place_in)(node, key);
+	}
+	return place;
+}
+
+/* The segment from which on to search, as slots have it; from a slot on that is on the way to it. */
+static inline uint32_t NAME(segment_from)(const struct NAME(trie) * trie, uint32_t slot, KEY key)
+{
 	while (slot & IS_NODE) {
 		const struct NAME(node) *node = &trie->nodes[slot & ~IS_NODE];
 
@@ -54,23 +68,22 @@ static inline uint32_t NAME(segment_of)(const struct NAME(trie) * trie, KEY key)
 		else if (key >= node->last)
 			slot = node->after;
 		else
-			slot = *NAME(slot_in)(trie, node, key);
+			slot = trie->table[NAME(place_in)(node, key)];
 	}
 	return slot;
 }
 
-/* Without branches that depend on the address: half of them would be predicted wrong. */
-static inline uint32_t NAME(class_in)(const struct NAME(trie) * trie, uint32_t segment, KEY key)
+static inline uint32_t NAME(segment_of)(const struct NAME(trie) * trie, KEY key)
 {
-	const struct NAME(segment) *first = &trie->segments[segment];
+	return NAME(segment_from)(trie, trie->table[NAME(first_place)(trie, key)], key);
+}
+
+/* Without branches that depend on the address: half of them would be predicted wrong. */
+static inline uint32_t NAME(class_from)(const struct NAME(segment) * first, KEY key)
+{
 	uint32_t after = 0;
 
 	for (int i = 1; i <= MOST_SEARCHED; i++)
 		after += first[i].start <= key;
 	return first[after].class;
-}
-
-static inline uint32_t NAME(class_of)(const struct NAME(trie) * trie, KEY key)
-{
-	return NAME(class_in)(trie, NAME(segment_of)(trie, key), key);
 }
