@@ -12,7 +12,7 @@ enum {
 	MOST_SETS = 4095,
 	MOST_CLASSES = 65535,
 	MOST_PORT_CLASSES = 4094, /* and one more with another meaning: NO_PORTS of known.h */
-	MOST_SEGMENTS = 1 << 30,
+	MOST_SEGMENTS = 1 << SEGMENT_BITS,
 	MOST_BITS = 20, /* by which a node divides */
 	MOST_WORDS = MOST_SETS / 64 + 1
 };
@@ -468,6 +468,7 @@ void engine_classes_free(struct classes *classes)
 	free(classes->four.nodes);
 	free(classes->four.table);
 	free(classes->six.segments);
+	free(classes->six.narrow);
 	free(classes->six.nodes);
 	free(classes->six.table);
 	free(classes);

@@ -13,6 +13,7 @@
 
 enum {
 	MOST_SEARCHED = 4, /* segments of a block that are looked at one by one */
+	SEGMENT_BITS = 26, /* of a slot, that number a segment */
 	MOST_OTHER = 16
 };
 
@@ -58,10 +59,18 @@ static inline uint32_t class_of4(const struct trie4 *trie, uint32_t address)
 	return class_in4(trie, segment_of4(trie, address), address);
 }
 
+static inline const struct segment4 *narrow_from(const struct trie6 *trie, uint32_t segment)
+{
+	return &trie->narrow[segment & ((1u << SEGMENT_BITS) - 1)];
+}
+
 /* segment: as segment_of6() found it. */
 static inline uint32_t class_in6(const struct trie6 *trie, uint32_t segment, const uint8_t *address)
 {
-	return class_from6(&trie->segments[segment], key_at6(address));
+	uint32_t behind = segment >> SEGMENT_BITS;
+
+	return behind ? class_from4(narrow_from(trie, segment), be32(address + 13 - behind))
+		      : class_from6(&trie->segments[segment], key_at6(address));
 }
 
 static inline uint32_t class_of6(const struct trie6 *trie, const uint8_t *address)

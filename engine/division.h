@@ -12,11 +12,12 @@ static bool NAME(add_segment)(struct NAME(trie) * trie, KEY start, uint16_t clas
 	return true;
 }
 
-/* For the segments from one on, up to another; without its table. */
-static struct NAME(node) NAME(node_of)(const struct NAME(trie) * trie, uint32_t from, uint32_t to)
+/* For the segments from one on, up to another; without its table. beyond: as add_node() has it. */
+static struct NAME(node)
+	NAME(node_of)(const struct NAME(trie) * trie, uint32_t from, uint32_t to, uint32_t beyond)
 {
 	bool is_first = !trie->node_count;
-	struct NAME(node) node = {.before = from - 1, .after = to - 1};
+	struct NAME(node) node = {.before = from - 1 + beyond, .after = to - 1 + beyond};
 	KEY differing = ~(KEY)0;
 	uint32_t width = 0, bits = 1;
 
@@ -35,12 +36,42 @@ static struct NAME(node) NAME(node_of)(const struct NAME(trie) * trie, uint32_t 
 	return node;
 }
 
-/* A node for those segments, which start in one block. */
-static bool NAME(add_node)(struct NAME(trie) * trie, uint32_t from, uint32_t to)
+/* Keep four bytes of those starts, if that is enough. beyond: what is to be added to the number of one of them. */
+static bool NAME(add_narrow)(struct NAME(trie) * trie, uint32_t from, uint32_t to, uint32_t *beyond)
 {
-	struct NAME(node) node = NAME(node_of)(trie, from, to);
+	uint32_t at = trie->narrow_count, needed = at + 1 + to - from + MOST_SEARCHED, behind = 0;
+	KEY set = 0, differing = trie->segments[from].start ^ trie->segments[to - 1].start;
+
+	for (uint32_t i = from; i < to; i++)
+		set |= trie->segments[i].start;
+	while ((unsigned __int128)differing >> 8 * behind > UINT32_MAX)
+		behind++;
+	if (set & (((KEY)1 << 8 * behind) - 1) || needed > MOST_SEGMENTS)
+		return true;
+	if (!grow((void **)&trie->narrow, needed, &trie->narrow_room, sizeof *trie->narrow))
+		return false;
+	trie->narrow[at] = (struct segment4){0, trie->segments[from - 1].class};
+	for (uint32_t i = from; i < to; i++)
+		trie->narrow[++at] = (struct segment4){
+			(uint32_t)(trie->segments[i].start >> 8 * behind), trie->segments[i].class};
+	for (int i = 0; i < MOST_SEARCHED; i++)
+		trie->narrow[++at] = (struct segment4){UINT32_MAX, trie->segments[to - 1].class};
+	*beyond = ((behind + 1) << SEGMENT_BITS) + trie->narrow_count - (from - 1);
+	trie->narrow_count = needed;
+	return true;
+}
+
+/*
+ * A node for those segments, which start in one block. beyond: what is to be added to their numbers, because they are in
+ * a narrow node as well; else 0.
+ */
+static bool NAME(add_node)(struct NAME(trie) * trie, uint32_t from, uint32_t to, uint32_t beyond)
+{
+	struct NAME(node) node = NAME(node_of)(trie, from, to, beyond);
 	uint32_t next = from;
 
+	if (sizeof(KEY) > 4 && !beyond && !NAME(add_narrow)(trie, from, to, &beyond))
+		return false;
 	node.table = trie->table_count;
 	if (!grow((void **)&trie->table, node.table + node.mask + 1, &trie->table_room,
 		  sizeof *trie->table) ||
@@ -56,10 +87,10 @@ static bool NAME(add_node)(struct NAME(trie) * trie, uint32_t from, uint32_t to)
 		       ((uint32_t)(trie->segments[next].start >> node.shift) & node.mask) == slot)
 			next++;
 		if (next - first <= MOST_SEARCHED) {
-			*at = first - 1;
+			*at = first - 1 + beyond;
 		} else {
 			*at = trie->node_count | IS_NODE;
-			if (!NAME(add_node)(trie, first, next))
+			if (!NAME(add_node)(trie, first, next, beyond))
 				return false;
 		}
 	}
@@ -76,5 +107,5 @@ static bool NAME(divide)(struct NAME(trie) * trie)
 	for (int i = 0; i < MOST_SEARCHED; i++)
 		if (!NAME(add_segment)(trie, ~(KEY)0, last))
 			return false;
-	return NAME(add_node)(trie, 1, count);
+	return NAME(add_node)(trie, 1, count, 0);
 }

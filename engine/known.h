@@ -190,9 +190,14 @@ ALWAYS_INLINE uint32_t ask_segments6(const struct trie6 *trie, uint32_t place,
 
 	if (segment & IS_NODE)
 		segment = segment_from6(trie, segment, key_at6(address));
-	__builtin_prefetch(&trie->segments[segment]);
-	__builtin_prefetch(&trie->segments[segment + 2]);
-	__builtin_prefetch(&trie->segments[segment + MOST_SEARCHED]);
+	if (segment >> SEGMENT_BITS) {
+		__builtin_prefetch(narrow_from(trie, segment));
+		__builtin_prefetch(narrow_from(trie, segment) + MOST_SEARCHED);
+	} else {
+		__builtin_prefetch(&trie->segments[segment]);
+		__builtin_prefetch(&trie->segments[segment + 2]);
+		__builtin_prefetch(&trie->segments[segment + MOST_SEARCHED]);
+	}
 	return segment;
 }
 

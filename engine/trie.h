@@ -24,9 +24,18 @@ struct NAME(trie) {
 	/* And MOST_SEARCHED more, that start after all addresses. */
 	struct NAME(segment) * segments;
 	struct NAME(node) * nodes;
-	/* A slot for each block: a node, with IS_NODE, or the last segment that starts before or with the block. */
+	/*
+	 * Of IPv6, those of nodes whose segments start at addresses that differ in four bytes only, and have zeros behind
+	 * these: the four bytes of each, behind one with what is before the node, and before MOST_SEARCHED that start last.
+	 */
+	struct segment4 *narrow;
+	/*
+	 * A slot for each block: a node, with IS_NODE, or the last segment that starts before or with the block. One of
+	 * narrow has above its SEGMENT_BITS the number of bytes behind the four, and one more.
+	 */
 	uint32_t *table;
-	uint32_t segment_count, segment_room, node_count, node_room, table_count, table_room;
+	uint32_t segment_count, segment_room, narrow_count, narrow_room;
+	uint32_t node_count, node_room, table_count, table_room;
 };
 
 /* A place is that of a slot in the table. */

@@ -117,6 +117,18 @@ LISTS = {
     "two lists far from each other": (4, [(0x0A0A << 16, 12, 3_000, 32), (0, 32, 300, 24)]),
     "to both ends of the address space": (4, [(0, 16, 300, 28), (0xFFFFFF00, 8, 200, 32)]),
     "IPv6 far down in one prefix": (6, [(0x20010DB8 << 96, 32, 5_000, 128)]),
+    "IPv6 networks of one provider, most of them in one part": (
+        6,
+        [(0x20010DB8 << 96, 96, 3_000, 56), (0x20010DB8_1234 << 80, 80, 3_000, 64), (0x20010DB8_FF << 88, 88, 300, 48)],
+    ),
+    "IPv6 networks to both ends of a provider's": (
+        6,
+        [(0x20010DB8 << 96, 72, 2_000, 64), (0x20010DB8_FFFFFF << 72, 72, 2_000, 64)],
+    ),
+    "IPv6 networks and addresses in one prefix": (
+        6,
+        [(0x20010DB8 << 96, 96, 3_000, 64), (0x20010DB8_5678 << 80, 24, 300, 128)],
+    ),
     "IPv6 at any depth": (6, [(1 << 125, 125, 5_000, 64), (0x2A00 << 112, 112, 3_000, 128)]),
     "IPv6 to both ends of the address space": (6, [(0, 128, 3_000, 128), ((1 << 128) - 512, 9, 400, 128)]),
 }
