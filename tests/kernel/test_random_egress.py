@@ -133,7 +133,7 @@ def test_raw_output_does_what_was_predicted(backend: Backend) -> None:
         phases=(Phase.explicit, Phase.generate),
         suppress_health_check=list(HealthCheck),
     )
-    @given(resources(), hosts())
+    @given(resources(egress=True), hosts())
     def drill(policy: Resources, host: Host) -> None:
         addresses = [address.ip for address in host.addresses]
         table = compile_table(policy, node=host.node, interface=host.interface, addresses=addresses)

@@ -191,16 +191,22 @@ def _mostly_deny() -> st.SearchStrategy[Action]:
 
 @cache
 @st.composite
-def policies(draw: st.DrawFn, number: int) -> GlobalNetworkPolicy:
+def policies(draw: st.DrawFn, number: int, *, egress: bool = False) -> GlobalNetworkPolicy:
+    """``egress``: most have rules of this direction, where else one of ten has."""
+    types = (
+        (("Ingress",), ("Ingress", "Egress"), ("Egress",))
+        if egress
+        else (*[("Ingress",)] * 6, ("Ingress", "Egress"), ("Egress",))
+    )
     untracked = draw(st.integers(0, 9)) > 0
     return GlobalNetworkPolicy(
         draw(choice((f"p{number}", f"p-{number}", f"p{number}-a", f"p.{number}", f"p0-{number}", f"p0.{number}"))),
         tier=draw(choice(TIERS)),
         order=draw(choice(ORDERS)),
         selector=draw(choice((*["all()", ""] * 8, *SELECTORS))),
-        types=draw(choice((*[("Ingress",)] * 6, ("Ingress", "Egress"), ("Egress",)))),
+        types=draw(choice(types)),
         ingress=tuple(draw(st.lists(rules(), min_size=1, max_size=3))),
-        egress=tuple(draw(st.lists(rules(), max_size=1))),
+        egress=tuple(draw(st.lists(rules(), min_size=egress, max_size=1 + egress))),
         do_not_track=untracked,
         apply_on_forward=untracked,
         namespace_selector=draw(choice((*[""] * 12, "all()", "!has(x)", "has(x)"))),
@@ -258,8 +264,8 @@ def set_nets() -> st.SearchStrategy[Nets]:
 
 @cache
 @st.composite
-def resources(draw: st.DrawFn) -> Resources:
-    """Everything that the policy of :data:`NODE` can consist of."""
+def resources(draw: st.DrawFn, *, egress: bool = False) -> Resources:
+    """Everything that the policy of :data:`NODE` can consist of. ``egress``: as of :func:`policies`."""
     felix = FelixConfiguration(
         "default",
         failsafe_inbound=draw(failsafes()),
@@ -276,7 +282,7 @@ def resources(draw: st.DrawFn) -> Resources:
             NetworkSet(f"n{n}", labels=draw(labels()), namespace="web", nets=draw(set_nets()))
             for n in range(draw(st.integers(0, 1)))
         ),
-        policies=tuple(draw(policies(n)) for n in range(draw(st.integers(1, 4)))),
+        policies=tuple(draw(policies(n, egress=egress)) for n in range(draw(st.integers(1, 4)))),
         tiers=draw(tiers()),
         profiles=draw(profiles()),
         felix_configurations=draw(st.sampled_from(((), (felix,), (felix,), (felix,)))),
