@@ -8,12 +8,16 @@ from __future__ import annotations
 
 import gc
 import os
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
+from hypothesis import find, settings
+from hypothesis import strategies as st
 from scapy.config import conf as scapy
 from scapy.layers import inet, inet6
 
+from enforcer.model.errors import HostError
 from enforcer.system import startup
 from tests.support.examples import load_profile
 from tests.support.workers import run_in_workers
@@ -45,8 +49,25 @@ def pytest_runtestloop(session: pytest.Session) -> bool | None:
     number, option = session.config.option.workers, session.config.option
     if not number or option.collectonly or option.usepdb or session.testsfailed:
         return None
+    _prepare()
     run_in_workers(session, number)
     return True
+
+
+def _prepare() -> None:
+    """What each worker would do once, which costs most of a second: Hypothesis reads the constants of all modules and
+    sorts all characters, numpy imports what it needs for np.unique, and a drill reads the names of the kernel's
+    functions.
+    """
+    import numpy as np  # after startup.prepare()
+
+    from dossim.observe.symbols import drop_reasons, resolve
+
+    find(st.text(), lambda _: True, settings=settings(database=None, max_examples=1))
+    np.unique([0])
+    with suppress(HostError):
+        resolve([])
+        drop_reasons()
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
