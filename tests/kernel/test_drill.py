@@ -109,7 +109,7 @@ def test_every_packet_of_a_real_capture(captures: Path, name: str, mode: ModeCho
 @pytest.mark.slow
 @pytest.mark.parametrize("forward", [False, True], ids=["host", "router"])
 def test_random_odd_frames(forward: bool) -> None:
-    """In every mode, one after the other: building the frames takes longer than a drill."""
+    """In every mode, one after the other."""
     host = Host(
         node="jasper",
         addresses=(ip_interface("10.10.10.10/24"), ip_interface("fd00::10/64")),
