@@ -172,22 +172,11 @@ class ConntrackHost:
 
     def seen(self) -> dict[int, CtState]:
         """The state of each packet that conntrack has seen, by number."""
-        received, sent = self._read("received"), self._read("sent")
+        listed = json.loads(self.nft("-j", "list", "sets", "table", "inet", "observed"))
+        sets = {item["set"]["name"]: item["set"].get("elem", []) for item in listed["nftables"] if "set" in item}
+        received, sent = _read_states(sets["received"]), _read_states(sets["sent"])
         assert not (both := received.keys() & sent.keys()), f"packets {both} were received and sent"
         return received | sent
-
-    def _read(self, name: str) -> dict[int, CtState]:
-        listed = json.loads(self.nft("-j", "list", "set", "inet", "observed", name))
-        elements = next(item["set"] for item in listed["nftables"] if "set" in item).get("elem", [])
-        found: dict[int, CtState] = {}
-        for element in elements:
-            key, state = element["concat"]
-            if isinstance(key, str) and not key.startswith(_TAG):
-                continue  # what the host says to groups, itself among them
-            number = key ^ _OWN if isinstance(key, int) else int(key.removeprefix(_TAG).replace(":", ""), 16)
-            assert number not in found, f"packet {number} was seen twice"
-            found[number] = CtState(state.upper())
-        return found
 
     def entries(self) -> dict[FlowTuple, KernelEntry]:
         """What ctnetlink lists, by the tuple of the original direction."""
@@ -197,8 +186,7 @@ class ConntrackHost:
 
     def forget(self) -> None:
         """Empty the sets, and remove all entries: a list of many takes seconds, in which their timeouts run."""
-        for name in ("received", "sent"):
-            self.nft("flush", "set", "inet", "observed", name)
+        self.nft("flush set inet observed received; flush set inet observed sent")
         with self.pair.host(), NFCTSocket() as ctnetlink:
             ctnetlink.flush()
 
@@ -223,6 +211,19 @@ class ConntrackHost:
         """How many entries there are."""
         with self.pair.host():
             return int(Path("/proc/sys/net/netfilter/nf_conntrack_count").read_text())
+
+
+def _read_states(elements: list[Any]) -> dict[int, CtState]:
+    """The states in a set, by number of the packet."""
+    found: dict[int, CtState] = {}
+    for element in elements:
+        key, state = element["concat"]
+        if isinstance(key, str) and not key.startswith(_TAG):
+            continue  # what the host says to groups, itself among them
+        number = key ^ _OWN if isinstance(key, int) else int(key.removeprefix(_TAG).replace(":", ""), 16)
+        assert number not in found, f"packet {number} was seen twice"
+        found[number] = CtState(state.upper())
+    return found
 
 
 @contextmanager
