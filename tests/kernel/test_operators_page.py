@@ -1,7 +1,8 @@
 """docs/operators.md is followed word by word: in a shell on a host, under a flood, from the preparation to the end.
 
 Its own are the host's name, /etc, /run, /var/lib and the BPF file system. There is no systemd in it: ``systemctl``
-starts what the unit says. The service that is flooded reads its socket now and then, as one does that has not enough
+starts what the unit says, and the other commands of the project are children of one process, which has imported their
+modules. The service that is flooded reads its socket now and then, as one does that has not enough
 CPU time: a packet of a customer is lost if there was no room for it. So goodput depends on the order of packets, not on
 time.
 """
@@ -52,7 +53,7 @@ systemctl() {
 	if [ -n "$AGENT" ]; then kill "$AGENT"; wait "$AGENT"; AGENT=; fi
 	[ "$1" != stop ] || return 0
 	: >agent.log
-	$SLEPT AGENT_WORDS 2>agent.log &
+	$SLEPT AGENT_WORDS 2>agent.log CONTROL>&- &
 	AGENT=$!
 	until grep -q 'policy applied' agent.log; do kill -0 $AGENT || return 1; sleep 0.05; done
 }
@@ -79,21 +80,37 @@ class Shell:
             "--propagation",
             "private",
         ]
-        self._process = subprocess.Popen(
-            [*words, "bash"],
-            cwd=folder,
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-        )
-        agent = ["enforcer", *settings(UNIT)["ExecStart"][0].split()[1:]]
-        self.run(f"export PATH={Path(sys.executable).parent}:$PATH; AGENT= SLEPT= ENFORCER_OPTIONS=")
+        control, served = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        with control, served:
+            self._process = subprocess.Popen(
+                [*words, "bash"],
+                cwd=folder,
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.STDOUT,
+                text=True,
+                pass_fds=[control.fileno(), served.fileno()],
+            )
+            self._control, server = control.fileno(), served.fileno()
+        agent = [str(Path(sys.executable).with_name("enforcer")), *settings(UNIT)["ExecStart"][0].split()[1:]]
+        self._make_commands()
+        self.run("export PATH=$PWD/bin:$PATH; AGENT= SLEPT= ENFORCER_OPTIONS=")
         self.run(f"echo {NODE} >/proc/sys/kernel/hostname")
         self.run("mkdir etc && cp -a /etc/{passwd,group,hosts,nsswitch.conf,resolv.conf,ld.so.cache,alternatives} etc")
         self.run("mount --bind etc /etc")
         self.run("mount -t tmpfs tmpfs /run && mount -t tmpfs tmpfs /var/lib && mount -t bpf bpf /sys/fs/bpf")
-        self.run(SYSTEMD.replace("AGENT_WORDS", " ".join(agent)))
+        self.run(SYSTEMD.replace("AGENT_WORDS", " ".join(agent)).replace("CONTROL", str(self._control)))
+        serve = f"exec {sys.executable} -m tests.support.fork_server {server} dossim.cli {self._control}>&-"
+        self.run(f"(cd {ROOT} && OPENBLAS_NUM_THREADS=1 {serve}) & exec {server}>&-")
+
+    def _make_commands(self) -> None:
+        """Start the commands of the project by the socket of a fork server."""
+        folder = self.folder / "bin"
+        folder.mkdir()
+        client = f"{sys.executable} -IS {ROOT}/tests/support/fork_client.py {self._control}"
+        for name in ("enforcer", "dossim"):
+            (folder / name).write_text(f'#!/bin/sh\nexec {client} {name}.cli "$@"\n')
+            (folder / name).chmod(0o755)
 
     def run(self, command: str) -> str:
         """What it prints. It must succeed."""
@@ -110,8 +127,8 @@ class Shell:
         return said[: ended.start()]
 
     def close(self) -> None:
-        """The agent ends, and with the shell its mounts and all that is pinned there."""
-        self._process.communicate("systemctl stop; exit\n", timeout=DEADLINE_S)
+        """The agent and the fork server end, and with the shell its mounts and all that is pinned there."""
+        self._process.communicate(f"systemctl stop; exec {self._control}>&-; wait; exit\n", timeout=DEADLINE_S)
 
 
 def frame(source: str, port: int) -> bytes:

@@ -7,8 +7,8 @@ from __future__ import annotations
 
 import atexit
 import fcntl
+import json
 import os
-import pickle
 import signal
 import socket
 import struct
@@ -102,7 +102,7 @@ def start(
         mine, answers = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         stack.enter_context(answers)
         descriptors = [0, opened(stdout, 1), opened(stderr, 2), net, answers.fileno()]
-        socket.send_fds(_OURS, [pickle.dumps(request)], descriptors)
+        socket.send_fds(_OURS, [json.dumps(vars(request)).encode()], descriptors)
     return Process(["enforcer", *words], mine, reader)
 
 

@@ -1,11 +1,11 @@
 """Runs modules as commands, in children of one process that has imported them before: a start costs no imports.
 
-``python -m tests.support.fork_server FD``: the descriptor is a socket of ``tests.support.commands``, whose requests it
-serves. When the socket closes, it kills what still runs, and ends. It kills a child when the socket of its answers
-closes: who asked for it has ended. A child has the arguments, environment, directory, standard streams and network
-namespace of its request, and nothing else: no other descriptor, thread or signal handler
-is there before the module runs as ``__main__``. It ends as an interpreter does. Its imports are not those of a fresh
-interpreter: what tests these starts one.
+``python -m tests.support.fork_server FD [MODULE]...``: the descriptor is a socket of ``tests.support.commands`` or
+``fork_client.py``, whose requests it serves. It imports all of ``enforcer``, and the modules. When the socket closes,
+it kills what still runs, and ends. It kills a child when the socket of its answers closes: who asked for it has ended.
+A child has the arguments, environment, directory, standard streams and network namespace of its request, and nothing
+else: no other descriptor, thread or signal handler is there before the module runs as ``__main__``. It ends as an
+interpreter does. Its imports are not those of a fresh interpreter: what tests these starts one.
 """
 
 from __future__ import annotations
@@ -14,8 +14,8 @@ import ctypes
 import faulthandler
 import gc
 import importlib
+import json
 import os
-import pickle
 import pkgutil
 import runpy
 import select
@@ -23,6 +23,7 @@ import signal
 import socket
 import struct
 import sys
+from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 
@@ -38,16 +39,18 @@ class Request:
     """With it come descriptors: standard input, output and error, the network namespace, and a socket for answers."""
 
     module: str
-    words: tuple[str, ...]
+    words: Sequence[str]
     environment: dict[str, str]
     directory: str
 
 
-def _import_all() -> None:
+def _import_all(*others: str) -> None:
     for found in pkgutil.walk_packages(enforcer.__path__, "enforcer."):
         if found.name.startswith(NOT_BEFORE_FORK) or found.name.endswith("__main__"):
             continue
         importlib.import_module(found.name)
+    for name in others:
+        importlib.import_module(name)
     assert "grpc" not in sys.modules
     assert len(os.listdir("/proc/self/task")) == 1, "fork(2) copies one thread"
 
@@ -87,7 +90,7 @@ def serve(control: socket.socket) -> Request | None:
                 for each in (control, *(answers for _, answers in children.values())):
                     each.close()
                 _take(*descriptors[:4])
-                return pickle.loads(data)  # type: ignore[no-any-return]  # pickled by us
+                return Request(**json.loads(data))
             for descriptor in descriptors[:4]:
                 os.close(descriptor)
             pidfd, answers = os.pidfd_open(pid), socket.socket(fileno=descriptors[4])
@@ -131,7 +134,7 @@ def run(request: Request) -> None:
 
 def main() -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # of a terminal: the tests end first, and with them the socket
-    _import_all()
+    _import_all(*sys.argv[2:])
     gc.collect()
     gc.freeze()  # the garbage collector of a child would copy every page
     request = serve(socket.socket(fileno=int(sys.argv[1])))
