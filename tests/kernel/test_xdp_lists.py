@@ -18,10 +18,11 @@ from enforcer.model.vocabulary import Mode
 from enforcer.planning.plan import Plan
 from tests.kernel.conftest import NetnsPair
 from tests.kernel.xdp_support import counts, flood, interface_plan, passes, plan_of, sniffer, udp_from
+from tests.support.examples import examples
 
 pytestmark = pytest.mark.needs_root
 
-UPDATES, REBUILDS = 10_000, 10
+UPDATES, REBUILDS = examples(3_000, nightly=100_000), 10
 SET = "s:0"
 
 
@@ -40,7 +41,7 @@ def neighbours(rng: random.Random) -> str:
 
 
 @pytest.mark.long
-def test_ten_thousand_updates_and_rebuilds_let_nothing_of_a_listed_cidr_through(
+def test_thousands_of_updates_and_rebuilds_let_nothing_of_a_listed_cidr_through(
     netns_pair: NetnsPair, pin_root: Path
 ) -> None:
     backend, rng = XdpBackend(pin_root), random.Random(4)

@@ -102,13 +102,12 @@ class AddressTables:
 
     def _change(self, pins: TablePins, plan: Callable[[Live], Patch], new_class: NewClass) -> bool | None:
         known = _LAST_READ.take(self.manifest.maps, self._present)
-        with pins.bpf.open_map(pins.directory / MANIFEST) as holder:
-            try:
-                live = self.live(known.allocators if known else None)
-                patch = plan(live)
-                changed = live.make(patch, self._announcing(holder, new_class), store_fence)
-            except Full:
-                return None
+        try:
+            live = self.live(known.allocators if known else None)
+            patch = plan(live)
+            changed = live.make(patch, self._announcing(pins, new_class), store_fence)
+        except Full:
+            return None
         if known:
             _LAST_READ.known = known.after(patch, live.allocators) if changed else known
         return changed
@@ -119,17 +118,17 @@ class AddressTables:
 
     def edit(self, live: Live, pins: TablePins, changes: Mapping[str, Changed], new_class: NewClass) -> bool:
         """Change some CIDRs of atoms. False if no address changed its class. Raises KernelError if there is no room."""
-        with pins.bpf.open_map(pins.directory / MANIFEST) as holder:
-            try:
-                return live.change(changes, new_class=self._announcing(holder, new_class), fence=store_fence)
-            except Full as error:
-                raise KernelError(f"the address tables are full: {error}; apply a plan to make larger ones") from error
+        try:
+            return live.change(changes, new_class=self._announcing(pins, new_class), fence=store_fence)
+        except Full as error:
+            raise KernelError(f"the address tables are full: {error}; apply a plan to make larger ones") from error
 
-    def _announcing(self, holder: BpfMap, new_class: NewClass) -> NewClass:
+    def _announcing(self, pins: TablePins, new_class: NewClass) -> NewClass:
         def announce(number: int, members: frozenset[str]) -> None:
             known = replace(self.manifest, members={**self.manifest.members, number: members})
-            if not manifests.write_tables(holder, known):
-                raise Full("the manifest has no room for another class")
+            with pins.bpf.open_map(pins.directory / MANIFEST) as holder:
+                if not manifests.write_tables(holder, known):
+                    raise Full("the manifest has no room for another class")
             self.manifest = known
             new_class(number, members)
 
