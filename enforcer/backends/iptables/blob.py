@@ -13,7 +13,8 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import lru_cache
 from ipaddress import IPv4Network, IPv6Network
 
 from enforcer.backends.iptables.rules import (
@@ -114,15 +115,31 @@ class KernelRule:
 
 
 class SetIndex:
-    """Set names to the kernel's set indexes and back; rules refer to a set by its index. KeyError if unknown.
-
-    ``decoded``: rules that were decoded with it, because a pass reads a chain several times.
-    """
+    """Set names to the kernel's set indexes and back; rules refer to a set by its index. KeyError if unknown."""
 
     def __init__(self, numbers: Mapping[str, int]) -> None:
-        self.number = dict(numbers)
-        self.name = {number: name for name, number in numbers.items()}
-        self.decoded: dict[tuple[int, bytes, str], Rule | OpaqueRule] = {}
+        self.number: Mapping[str, int] = dict(numbers)
+        self.name: Mapping[int, str] = {number: name for name, number in numbers.items()}
+
+
+class _Numbers(dict[str, int]):
+    def __missing__(self, name: str) -> int:
+        return int(name)
+
+
+class _Digits(dict[int, str]):
+    def __missing__(self, number: int) -> str:
+        return str(number)
+
+
+class _AnySet(SetIndex):
+    """Every index is a set, whose name is the index in digits."""
+
+    def __init__(self) -> None:
+        self.number, self.name = _Numbers(), _Digits()
+
+
+_ANY_SET = _AnySet()
 
 
 def encode(rule: Rule, version: int, sets: SetIndex) -> bytes:
@@ -152,19 +169,37 @@ def encode(rule: Rule, version: int, sets: SetIndex) -> bytes:
 def decode(kernel: KernelRule, version: int, sets: SetIndex) -> Rule | OpaqueRule:
     """The rule of a blob, or the blob itself if no :class:`Rule` is exactly equivalent."""
     blob = without_counters(kernel.blob, version)
-    key = version, blob, kernel.target
-    if key not in sets.decoded:
-        sets.decoded[key] = _decode_exactly(kernel, version, sets) or OpaqueRule(blob, kernel.target)
-    return sets.decoded[key]
-
-
-def _decode_exactly(kernel: KernelRule, version: int, sets: SetIndex) -> Rule | None:
+    rule = _decoded(KernelRule(blob, kernel.target), version)
     try:
-        rule = _decode(kernel, version, sets)
-        same = _head(encode(rule, version, sets), version) == _head(kernel.blob, version)
-    except (ValueError, KeyError, struct.error):
+        return _named(rule, sets) if rule else OpaqueRule(blob, kernel.target)
+    except KeyError:  # a set of others
+        return OpaqueRule(blob, kernel.target)
+
+
+@lru_cache(maxsize=1 << 13)
+def _decoded(kernel: KernelRule, version: int) -> Rule | None:
+    """With the indexes of sets in place of their names. Each pass and each look at the counters reads all rules, which
+    are nearly always those of the last one.
+    """
+    try:
+        rule = _decode(kernel, version, _ANY_SET)
+        same = _head(encode(rule, version, _ANY_SET), version) == _head(kernel.blob, version)
+    except (ValueError, struct.error):
         return None
     return rule if same else None
+
+
+def _named(rule: Rule, sets: SetIndex) -> Rule:
+    """The rule with the names of its sets. KeyError if one is unknown."""
+    if not any(isinstance(match, SetMatch) for match in rule.matches):
+        return rule
+    return replace(
+        rule,
+        matches=tuple(
+            replace(match, set_name=sets.name[int(match.set_name)]) if isinstance(match, SetMatch) else match
+            for match in rule.matches
+        ),
+    )
 
 
 def counters_of(blob: bytes, version: int) -> tuple[int, int]:

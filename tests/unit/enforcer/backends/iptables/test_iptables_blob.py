@@ -171,6 +171,14 @@ def test_a_set_without_a_name_is_opaque_and_an_unknown_one_cannot_be_written() -
         encode(rule, 4, SetIndex({}))
 
 
+def test_a_rule_names_the_set_that_has_the_index_now() -> None:
+    """The kernel gives the index of a set that is gone to a new one, and two sets may be swapped."""
+    rule = Rule(Verdict.DROP, matches=(SetMatch("enf4-b", Side.SOURCE),))
+    read = as_read(encode(rule, 4, SETS), rule)
+    for numbers, name in (({"enf4-b": 7}, "enf4-b"), ({"enf4-c": 7}, "enf4-c"), ({"enf4-b": 7}, "enf4-b")):
+        assert decode(read, 4, SetIndex(numbers)) == Rule(Verdict.DROP, matches=(SetMatch(name, Side.SOURCE),))
+
+
 def test_garbage_after_a_name_is_not_looked_at() -> None:
     """The kernel copies names up to the NUL; the rest of libiptc's buffer keeps its previous content."""
     rule = Rule(Verdict.DROP, matches=(Comment("x"),))
