@@ -12,7 +12,7 @@
  * Raised with every change of a function that is exported, or of what is passed to it: a library that was
  * built from older sources is then refused, not called (dossim/engine/library.py).
  */
-#define ENGINE_ABI 27
+#define ENGINE_ABI 28
 
 ENGINE_API uint32_t engine_abi(void);
 

@@ -60,6 +60,12 @@ static inline bool flow_set_is_over(const struct flow_set *set)
 	return __atomic_load_n(&set->is_more, __ATOMIC_RELAXED);
 }
 
+/* It is added soon. */
+static inline void flow_set_ask(const struct flow_set *set, struct flow_mark it)
+{
+	__builtin_prefetch(flow_slot(set, it.part, set->next[it.part]), 1);
+}
+
 static inline void flow_set_add(struct flow_set *set, struct flow_mark it)
 {
 	uint32_t at;
@@ -71,8 +77,6 @@ static inline void flow_set_add(struct flow_set *set, struct flow_mark it)
 	set->room--;
 	at = set->next[it.part]++;
 	*flow_slot(set, it.part, at) = it.mark;
-	/* What has no page yet is not asked for. */
-	__builtin_prefetch(flow_slot(set, it.part, (at + LINE) & (set->size - 1)), 1);
 	if (__builtin_expect(at + 1 == set->size, 0))
 		flow_set_settle_part(set, it.part);
 }

@@ -34,58 +34,61 @@ static inline bool is_ended(const struct left *left)
 
 /* -- where conntrack knows nothing, and most packets are like the one before -- */
 
+/* All that is said of them is the same, but for their flows. */
 static inline bool are_alike(const struct left *one, const struct left *other)
 {
-	return one->key == other->key && one->code == other->code && one->flags == other->flags;
+	return one->key == other->key && one->code == other->code && one->flags == other->flags &&
+	       one->marking == other->marking && one->is_from_host == other->is_from_host &&
+	       one->is_cut == other->is_cut;
 }
 
-static inline bool is_cut(const struct task *task, int64_t row)
+/* So many that are alike, from this one on. */
+static inline void count_captured(struct task *task, const struct left *left, int64_t count)
 {
-	return task->piece->wire_length[row] > task->piece->length[row];
+	task->batch.from_host += left->is_from_host * count;
+	task->batch.cut += left->is_cut * count;
 }
 
-static inline void begin_flow(const struct task *task, const struct left *left)
+static void begin_flows(const struct task *task, const struct left *left, int64_t count)
 {
 	struct new_flows *flows = task->follower->new_flows;
 	struct ordinary it;
 	struct bytes frame;
 
-	if (left->marking == MARKED)
-		count_mark(flows, (struct flow_mark){left->mark, left->part});
-	else if (left->marking == NOT_MARKED && frame_of(task->piece, left->row, &frame) &&
-		 is_ordinary(&task->follower->world, frame, &it)) /* it is */
-		count_ordinary(flows, &it);
+	if (left->marking == MARKED) {
+		count_marks(flows, left, count);
+		return;
+	}
+	for (int64_t i = 0; left->marking == NOT_MARKED && i < count; i++)
+		if (frame_of(task->piece, left[i].row, &frame) &&
+		    is_ordinary(&task->follower->world, frame, &it)) /* it is */
+			count_ordinary(flows, &it);
 }
 
 /* As many of these as end as one that was followed, and leave nothing at conntrack; how many. */
 static int64_t take_alike(struct task *task, const struct left *left, int64_t count)
 {
 	struct follower *follower = task->follower;
-	const struct usual *usual = NULL;
-	int64_t taken = 0, counted = 0, from_host = 0, cut = 0;
+	int64_t taken = 0;
 
 	if (!knows_nothing(follower))
 		return 0;
-	for (; taken < count && is_ended(&left[taken]); taken++) {
-		const struct left *it = &left[taken];
+	while (taken < count && is_ended(&left[taken])) {
+		const struct left *first = &left[taken];
+		const struct usual *usual = find_usual(follower, first->key,
+						       code_here(task, first->code), first->flags);
+		int64_t alike = 1;
 
-		if (!usual || !are_alike(it, &left[counted])) {
-			if (usual)
-				count_usual(follower, usual, taken - counted);
-			counted = taken;
-			usual = find_usual(follower, it->key, code_here(task, it->code), it->flags);
-			if (!usual || usual->leaves)
-				break;
-		}
+		if (!usual || usual->leaves)
+			break;
+		while (taken + alike < count && are_alike(&first[alike], first))
+			alike++;
 		if (usual->begins)
-			begin_flow(task, it);
-		from_host += it->is_from_host;
-		cut += is_cut(task, it->row);
+			begin_flows(task, first, alike);
+		count_usual(follower, usual, alike);
+		count_captured(task, first, alike);
+		taken += alike;
 	}
-	if (taken > counted)
-		count_usual(follower, usual, taken - counted);
-	task->batch.from_host += from_host;
-	task->batch.cut += cut;
 	return taken;
 }
 
@@ -103,8 +106,7 @@ static bool look_at_fragment(struct task *task, const struct left *left, struct 
 	set_plain_fragment(it->frame.at + LINK, &it->fragment);
 	it->fragment.classes = left->key & ~(uint64_t)NO_PORTS;
 	queues_ask(&task->follower->defrag.queues, &it->fragment);
-	task->batch.from_host += left->is_from_host;
-	task->batch.cut += is_cut(task, left->row);
+	count_captured(task, left, 1);
 	return true;
 }
 
@@ -142,8 +144,7 @@ static void look_at_left(struct task *task, const struct left *left, const struc
 	it->reaches = true;
 	it->is_packet = false;
 	it->flow.version = 0;
-	task->batch.from_host += left->is_from_host;
-	task->batch.cut += is_cut(task, left->row);
+	count_captured(task, left, 1);
 	ask_conntrack(task->follower, it);
 }
 

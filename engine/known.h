@@ -315,6 +315,12 @@ static inline uint32_t most_early_tags(const struct world *world)
 	return world->early == EARLY_NETDEV ? 0 : MOST_EARLY_TAGS;
 }
 
+/* Of those that the early stage drops. */
+static inline uint32_t early_of(const struct known *known)
+{
+	return known->dropped == known->raw ? NO_CODE : known->dropped;
+}
+
 /* Its code if it is dropped in raw or before, else NO_CODE. */
 static inline uint32_t end_in_raw(struct run *run, const struct ordinary *it,
 				  const struct known *known)
@@ -322,8 +328,8 @@ static inline uint32_t end_in_raw(struct run *run, const struct ordinary *it,
 	uint32_t code;
 
 	run->is_from_host = known->is_from_host;
-	if (known->early && !it->largest && it->tags <= most_early_tags(run->world))
-		return known->early;
+	if (early_of(known) != NO_CODE && !it->largest && it->tags <= most_early_tags(run->world))
+		return early_of(known);
 	if (!it->largest && (code = bad_header(run, it)) != NO_CODE)
 		return code;
 	return known->raw;

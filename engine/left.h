@@ -7,21 +7,20 @@
 #ifndef LEFT_H
 #define LEFT_H
 
-#include <stdint.h>
+#include "flow_set.h"
 
 enum marking { NOT_MARKED, MARKED, BEGINS_NONE };
 
 struct left {
 	int64_t row;
-	uint64_t key;  /* of struct known; 0: nothing else is said */
-	uint64_t mark; /* if MARKED, with part: struct flow_mark */
-	uint32_t part;
+	uint64_t key;	       /* of struct known; 0: no more is said, but for the last two */
+	struct flow_mark mark; /* if MARKED */
 	/* Of its end, as if conntrack was not there: of the outcomes of the sweep; NO_CODE: it is a fragment. */
 	uint32_t code;
-	uint8_t flags; /* of TCP */
-	uint8_t is_from_host;
+	uint8_t flags;	 /* of TCP */
 	uint8_t marking; /* enum marking: of the flow that it may begin */
-	uint8_t pad[5];
+	uint8_t is_from_host;
+	uint8_t is_cut; /* the capture has not all of its bytes */
 };
 
 #endif

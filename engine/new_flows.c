@@ -212,6 +212,18 @@ void count_mark(struct new_flows *flows, struct flow_mark mark)
 	flow_set_add(&flows->set, mark);
 }
 
+void count_marks(struct new_flows *flows, const struct left *left, int64_t count)
+{
+	enum { AHEAD = 16 };
+	struct flow_set *set = &flows->set;
+
+	flows->counts.beginning += count;
+	for (int64_t i = 0; i < count && !set->is_more; i++) {
+		flow_set_ask(set, left[i + AHEAD < count ? i + AHEAD : i].mark);
+		flow_set_add(set, left[i].mark);
+	}
+}
+
 /* One of which the flow is known and everything that tells it was captured. */
 static void count_flow(struct new_flows *flows, const struct flow *flow, const uint8_t *segment)
 {
@@ -278,6 +290,18 @@ bool mark_ordinary(const struct new_flows *flows, const struct ordinary *it, str
 	if (it->protocol != TCP && it->protocol != UDP)
 		return mark_message(flows, it, mark);
 	return it->version == 4 ? mark_ports(flows, it, 4, mark) : mark_ports6(flows, it, mark);
+}
+
+/* By itself, so that all is in registers. */
+__attribute__((noinline)) void mark_tcp4(const struct new_flows *flows, const struct unmarked *list,
+					 uint32_t count)
+{
+	for (uint32_t i = 0; i < count; i++) {
+		const struct ordinary it = {.ip = list[i].ip, .segment = 20, .protocol = TCP};
+		struct left *left = list[i].left;
+
+		left->marking = mark_ports(flows, &it, 4, &left->mark) ? MARKED : BEGINS_NONE;
+	}
 }
 
 void count_ordinary(struct new_flows *flows, const struct ordinary *it)

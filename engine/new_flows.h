@@ -6,7 +6,7 @@
 #ifndef NEW_FLOWS_H
 #define NEW_FLOWS_H
 
-#include "flow_set.h"
+#include "left.h"
 #include "ordinary.h"
 
 /* Codes are positions in dossim.exhaustion.flows: CLASSES. */
@@ -63,6 +63,14 @@ void count_ordinary(struct new_flows *flows, const struct ordinary *it);
 /* The same in two steps, of which other threads may take the first: false, if it begins none. */
 bool mark_ordinary(const struct new_flows *flows, const struct ordinary *it,
 		   struct flow_mark *mark);
+/* Packets that are left: TCP in IPv4 without options, to one. */
+struct unmarked {
+	const uint8_t *ip;
+	struct left *left;
+};
+void mark_tcp4(const struct new_flows *flows, const struct unmarked *list, uint32_t count);
 void count_mark(struct new_flows *flows, struct flow_mark mark);
+/* Of packets that are left and MARKED, one after the other. */
+void count_marks(struct new_flows *flows, const struct left *left, int64_t count);
 
 #endif

@@ -113,6 +113,33 @@ static inline uint64_t sum_header(const uint8_t *p)
 	return sum + (sum < last);
 }
 
+/* Has the same remainder by 0xffff as sum_words(), of at least 8 bytes; 0 for zeros alone. */
+static inline uint64_t sum_some(const uint8_t *p, uint32_t n)
+{
+	enum { MANY = 128 };
+	uint64_t sum = 0, more;
+	uint32_t at;
+
+	if (n > MANY)
+		return sum_words(p, n);
+	for (at = 0; at + 8 < n; at += 8) {
+		memcpy(&more, p + at, sizeof more);
+		sum += more;
+		sum += sum < more;
+	}
+	/* The rest is the end of the last 8 bytes, the others of which were added. */
+	memcpy(&more, p + n - 8, sizeof more);
+	more >>= 8 * (-n & 7);
+	sum += more;
+	return sum + (sum < more);
+}
+
+/* The same but for multiples of 0xffff, so that there is room for more. */
+static inline uint64_t sum_halves(uint64_t sum)
+{
+	return (sum & 0xffffffff) + (sum >> 32);
+}
+
 /* As all_ones(), of a sum that is not 0. */
 static inline int folds_to_ones(uint64_t sum)
 {

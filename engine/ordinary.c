@@ -64,7 +64,7 @@ static struct known learn_other(struct run *run, uint64_t key, const struct ordi
 	fill(it, &p);
 	p.type = TYPE_IPV4;
 	if (run->world->early && early_stage(run->world, &p, &end) == ENDED)
-		found.early = code_of(run, &end, false);
+		found.dropped = code_of(run, &end, false);
 	found.is_from_host = nets_contain(&run->world->own, p.version, p.source);
 	return found;
 }
@@ -89,17 +89,20 @@ struct known learn(struct run *run, uint64_t key, const struct ordinary *it)
 		by = early_drops(&world->raw, world->held, world->early == EARLY_DEVICE, &flow);
 		if (by >= 0) {
 			drop_by(&end, world->early_stage, by);
-			found.early = code_of(run, &end, false);
+			found.dropped = code_of(run, &end, false);
 		}
 	}
 	verdict = decide(&world->raw, &flow, &by);
 	if (judge(verdict, by, &p, &end) == ENDED)
 		found.raw = code_of(run, &end, false);
+	if (found.dropped == NO_CODE)
+		found.dropped = found.raw;
 	found.untracked = p.untracked;
 	if (find_way(world, &p, &end, &way) == ENDED)
 		found.lost = code_of(run, &end, p.untracked);
 	found.is_from_host = nets_contain(&world->own, p.version, p.source);
 	found.way = way;
+	found.is_tcp_here = it->protocol == TCP && way == TO_HOST && !found.lost;
 	found.for_group = p.for_group;
 	found.multicast = p.multicast;
 	deliver(&end, NO_REASON);
@@ -247,8 +250,8 @@ uint32_t end_fragment(struct run *run, const struct ordinary *it, struct fragmen
 
 	run->last = NULL;
 	run->is_from_host = known->is_from_host;
-	if (known->early)
-		return known->early;
+	if (early_of(known) != NO_CODE)
+		return early_of(known);
 	set_plain_fragment(it->ip, found);
 	found->classes = known->key & ~(uint64_t)NO_PORTS;
 	return NO_CODE;

@@ -38,12 +38,14 @@ struct ordinary {
 
 /* What holds of all packets with the same protocol and classes. Codes are of outcomes; NO_CODE: they do not end so. */
 struct known {
-	uint64_t key;		   /* 0: nothing is known */
-	uint32_t early, raw, lost; /* by the early stage, raw, routing */
-	uint32_t delivered;	   /* sound ones for this host */
+	uint64_t key;	    /* 0: nothing is known */
+	uint32_t dropped;   /* by the early stage, or else by raw */
+	uint32_t raw, lost; /* by raw, routing */
+	uint32_t delivered; /* sound ones for this host */
 	uint8_t way;
 	bool untracked, for_group, multicast;
 	bool is_from_host;
+	bool is_tcp_here; /* TCP that is routed to this host */
 };
 
 enum { KNOWN_BITS = 12 };

@@ -26,19 +26,19 @@ static inline void put_row(const struct file *file, const struct rows *rows, int
 				  (int64_t)word_of(file, at + 4) * file->unit_ns;
 }
 
-/*
- * The records of a pcap file, up to the first that is invalid or cut short, or to the first for which there is no room:
- * then FULL.
- */
-uint32_t engine_pcap(const struct file *given, struct walk *walk)
+/* big_endian: a number that is known where it is inlined. */
+static inline __attribute__((always_inline)) uint32_t find_records(const struct file *given,
+								   uint32_t big_endian,
+								   struct walk *walk)
 {
-	const struct file file = *given; /* in registers, as what no row can change */
+	struct file file = *given; /* in registers, as what no row can change */
 	const struct rows rows = walk->rows;
 	int64_t at = walk->at, row = walk->count, most = walk->most;
 	int64_t number = walk->number - row;
 	enum stop stop = AT_END;
 	uint32_t captured;
 
+	file.big_endian = big_endian;
 	while (at < file.size) {
 		stop = row == most ? FULL : find_record(&file, at, &captured);
 		if (stop != AT_END)
@@ -47,10 +47,19 @@ uint32_t engine_pcap(const struct file *given, struct walk *walk)
 		put_row(&file, &rows, row, at, captured);
 		rows.number[row] = number + row;
 		row++;
-		at += file.header + captured;
+		at = (at + file.header) + captured; /* soon after its length is there */
 	}
 	walk->at = at;
 	walk->count = row;
 	walk->number = number + row;
 	return stop;
+}
+
+/*
+ * The records of a pcap file, up to the first that is invalid or cut short, or to the first for which there is no room:
+ * then FULL.
+ */
+uint32_t engine_pcap(const struct file *file, struct walk *walk)
+{
+	return file->big_endian ? find_records(file, true, walk) : find_records(file, false, walk);
 }

@@ -44,13 +44,15 @@ struct some {
 	uint32_t code[AT_ONCE];	  /* where they end, NO_CODE if they are left */
 	uint8_t is_odd
 		[AT_ONCE]; /* not ordinary, of a bad header, or perhaps incomplete: the code is not known yet */
-	uint8_t is_from_host[AT_ONCE];
+	uint32_t is_from_host[AT_ONCE];
 };
 
 /* That of most: IPv4 without options and tags. */
+static const struct place USUAL = {.segment = 20, .version = 4};
+
 static inline bool is_usual(struct place place)
 {
-	return place.segment == 20 && place.version == 4 && !place.tags;
+	return !memcmp(&place, &USUAL, sizeof place);
 }
 
 static inline struct bytes frame_at(const struct some *some, uint32_t at)
@@ -143,7 +145,7 @@ static inline uint32_t plain_segment6(const uint8_t *frame, uint32_t seen, bool 
 	return segment;
 }
 
-static void look_at_some(const struct world *world, struct some *some)
+static __attribute__((noinline)) void look_at_some(const struct world *world, struct some *some)
 {
 	const uint8_t *data = some->capture->data;
 	const int64_t *offset = some->capture->offset + some->from;
@@ -162,7 +164,7 @@ static void look_at_some(const struct world *world, struct some *some)
 		} else if (is_plain4(frame, length[at])) {
 			some->source[at] = ask_slot4(&classes->four, be32(ip + 12));
 			some->ip[at] = ip;
-			some->place[at] = (struct place){20, 4, 0};
+			some->place[at] = USUAL;
 		} else if ((segment = plain_segment6(frame, length[at], reads_options))) {
 			some->source[at] = ask_slot6(&classes->six, ip + 8);
 			some->ip[at] = ip;
@@ -173,7 +175,7 @@ static void look_at_some(const struct world *world, struct some *some)
 	}
 }
 
-static void ask(const struct classes *classes, struct some *some)
+static __attribute__((noinline)) void ask(const struct classes *classes, struct some *some)
 {
 	for (uint32_t at = 0; at < some->count; at++) {
 		const uint8_t *ip = some->ip[at];
@@ -244,7 +246,7 @@ ALWAYS_INLINE void find_code(struct run *run, struct some *some, uint32_t at, ui
 	const struct known *known = known_at(run, some, at, key);
 
 	some->key[at] = key;
-	some->code[at] = known->early && is_seen_early ? known->early : known->raw;
+	some->code[at] = is_seen_early ? known->dropped : known->raw;
 }
 
 ALWAYS_INLINE void find_other(struct run *run, struct some *some, uint32_t at, uint8_t version)
@@ -263,7 +265,7 @@ static void find_fragment_code(struct run *run, struct some *some, uint32_t at)
 	it.segment = 20;
 	it.fragment = kind_of_fragment(it.ip);
 	some->key[at] = key_of(run, &it);
-	some->code[at] = known_at(run, some, at, some->key[at])->early;
+	some->code[at] = early_of(known_at(run, some, at, some->key[at]));
 	some->is_odd[at] = false;
 }
 
@@ -275,7 +277,20 @@ static __attribute__((noinline)) void find_unusual(struct run *run, struct some 
 		find_other(run, some, at, 4);
 }
 
-static void find_codes(struct run *run, struct some *some)
+/* protocol: a number that is known where it is inlined, for most. */
+ALWAYS_INLINE void find_plain(struct run *run, const struct classes *classes, struct some *some,
+			      uint32_t at, uint64_t class, uint8_t protocol)
+{
+	const uint8_t *ip = some->ip[at];
+	const struct ordinary it = {
+		.ip = ip, .total = be16(ip + 2), .segment = 20, .version = 4, .protocol = protocol};
+	uint64_t source = class_in4(&classes->four, some->source[at], be32(ip + 12));
+
+	find_code(run, some, at, key_with(classes, &it, source, class), true);
+	some->is_odd[at] = has_bad_header(&it) + may_be_incomplete(&it);
+}
+
+static __attribute__((noinline)) void find_codes(struct run *run, struct some *some)
 {
 	const struct classes *classes = run->world->classes;
 	/* The destination of the last packet: most have the same. */
@@ -284,9 +299,7 @@ static void find_codes(struct run *run, struct some *some)
 
 	for (uint32_t at = 0; at < some->count; at++) {
 		const uint8_t *ip = some->ip[at];
-		struct ordinary it = {.ip = ip, .segment = 20, .version = 4};
 		uint32_t destination;
-		uint64_t source;
 
 		if (!is_usual(some->place[at])) {
 			if (some->place[at].version == 6)
@@ -295,16 +308,15 @@ static void find_codes(struct run *run, struct some *some)
 				find_unusual(run, some, at);
 			continue;
 		}
-		it.protocol = ip[9];
-		it.total = be16(ip + 2);
 		destination = be32(ip + 16);
 		if (destination != last) {
 			last = destination;
 			class = class_of4(&classes->four, destination);
 		}
-		source = class_in4(&classes->four, some->source[at], be32(ip + 12));
-		find_code(run, some, at, key_with(classes, &it, source, class), true);
-		some->is_odd[at] = has_bad_header(&it) + may_be_incomplete(&it);
+		if (ip[9] == TCP)
+			find_plain(run, classes, some, at, class, TCP);
+		else
+			find_plain(run, classes, some, at, class, ip[9]);
 	}
 }
 
@@ -354,30 +366,37 @@ static __attribute__((noinline)) void end_odd(struct run *run, struct some *some
 }
 
 /* Without branches: where every second packet is left, none of them could be predicted. */
-static int64_t count_some(struct sweep *sweep, struct some *some, const int64_t *all_times,
-			  struct left *left)
+static __attribute__((noinline)) int64_t count_some(struct sweep *sweep, struct some *some,
+						    const int64_t *all_times, struct left *left)
 {
 	const int64_t *times = all_times + some->from;
 	const int32_t *wire = some->capture->wire_length + some->from;
 	const int32_t *length = some->capture->length + some->from;
 	int64_t earliest = sweep->earliest_ns, latest = sweep->latest_ns;
-	int64_t from_host = 0, cut = 0, left_count = 0;
+	struct outcome *outcomes = sweep->run->outcomes.list;
+	struct left *next = left;
+	int64_t left_count;
+	uint32_t from_host = 0, cut = 0;
 
 	for (uint32_t at = 0; at < some->count; at++) {
-		bool is_left;
-
-		if (__builtin_expect(some->is_odd[at], 0))
+		if (__builtin_expect(some->is_odd[at], 0)) {
 			end_odd(sweep->run, some, at);
-		is_left = some->code[at] == NO_CODE;
-		left[left_count].row = some->from + at;
-		left[left_count].key = some->key[at];
-		left_count += is_left;
-		sweep->run->outcomes.list[some->code[at]].packets++;
-		from_host += some->is_from_host[at] & !is_left;
-		cut += (wire[at] > length[at]) & !is_left;
+			outcomes = sweep->run->outcomes.list;
+		}
+		next->row = some->from + at;
+		next->key = some->key[at];
+		next->is_from_host = (uint8_t)some->is_from_host[at];
+		next->is_cut = wire[at] > length[at];
+		next += some->code[at] == NO_CODE;
+		outcomes[some->code[at]].packets++;
 		earliest = times[at] < earliest ? times[at] : earliest;
 		latest = times[at] > latest ? times[at] : latest;
 	}
+	for (uint32_t at = 0; at < some->count; at++) {
+		from_host += (some->code[at] != NO_CODE) & some->is_from_host[at];
+		cut += (some->code[at] != NO_CODE) & (wire[at] > length[at]);
+	}
+	left_count = next - left;
 	sweep->packets += some->count - left_count;
 	sweep->from_host += from_host;
 	sweep->cut += cut;
@@ -392,33 +411,22 @@ static int64_t count_some(struct sweep *sweep, struct some *some, const int64_t 
 static inline void mark(const struct new_flows *flows, const struct outcome *outcome,
 			const struct ordinary *it, struct left *left)
 {
-	struct flow_mark mark;
-
 	left->marking = NOT_MARKED;
-	if (!flows || !leaves_entry(&outcome->end, outcome->untracked))
-		return;
-	left->marking = mark_ordinary(flows, it, &mark) ? MARKED : BEGINS_NONE;
-	left->mark = mark.mark;
-	left->part = mark.part;
+	if (flows && leaves_entry(&outcome->end, outcome->untracked))
+		left->marking = mark_ordinary(flows, it, &left->mark) ? MARKED : BEGINS_NONE;
 }
 
-/* Of an ordinary packet, unless what is known of its classes gave way to others since. */
-static inline void end_left(struct run *run, const struct some *some, struct left *left,
-			    const struct new_flows *flows)
+static __attribute__((noinline)) void end_in_steps(struct run *run, const struct some *some,
+						   struct left *left, const struct known *known,
+						   const struct new_flows *flows)
 {
 	uint32_t at = (uint32_t)(left->row - some->from);
 	struct place place = some->place[at];
-	const struct known *known = slot_of(run, left->key);
 	struct ordinary it = ordinary_of(some, at, place.version);
 
 	left->code = NO_CODE;
-	left->is_from_host = some->is_from_host[at];
 	if (place.segment == IN_FRAGMENT)
 		return;
-	if (known->key != left->key) {
-		left->key = 0;
-		return;
-	}
 	it.start = (uint16_t)(14 + 4 * place.tags);
 	it.group = (it.ip - it.start)[0] & 1;
 	left->code = end_after_raw(run, &it, known);
@@ -429,18 +437,55 @@ static inline void end_left(struct run *run, const struct some *some, struct lef
 		mark(flows, &run->outcomes.list[left->code], &it, left);
 }
 
-static void tell(const struct sweep *sweep, const struct some *some, struct left *left,
-		 int64_t count)
+/* TCP in a usual place, with a sound header and a good checksum: as tcp() says. */
+ALWAYS_INLINE bool is_good_tcp(const uint8_t *ip)
+{
+	const uint8_t *segment = ip + 20;
+	uint32_t length = be16(ip + 2) - 20u, data_offset = (segment[12] & 0xf0) >> 2;
+
+	return data_offset >= 20 && data_offset <= length &&
+	       folds_to_ones(sum_halves(sum_some(ip + 12, 8 + length)) + number(length + TCP));
+}
+
+/* Of an ordinary packet, unless what is known of its classes gave way to others since. True: mark_tcp4() marks it. */
+static inline bool end_left(struct run *run, const struct some *some, uint32_t at,
+			    struct left *left, const struct new_flows *flows)
+{
+	const struct known *known = slot_of(run, left->key);
+	const uint8_t *ip = some->ip[at];
+
+	if (known->key != left->key && some->place[at].segment != IN_FRAGMENT) {
+		left->key = 0;
+	} else if (is_usual(some->place[at]) && known->is_tcp_here && !(ip[-14] & 1) &&
+		   is_good_tcp(ip)) {
+		left->code = known->delivered;
+		left->flags = ip[33];
+		left->marking = NOT_MARKED;
+		return flows && !known->untracked;
+	} else {
+		end_in_steps(run, some, left, known, flows);
+	}
+	return false;
+}
+
+static __attribute__((noinline)) void tell(const struct sweep *sweep, const struct some *some,
+					   struct left *left, int64_t count)
 {
 	bool is_wanted = sweep->follower && wants_more(sweep->follower);
 	const struct new_flows *flows = is_wanted ? flows_by_end(sweep->follower) : NULL;
+	struct unmarked unmarked[AT_ONCE];
+	uint32_t unmarked_count = 0;
 
 	for (int64_t i = 0; i < count; i++) {
+		uint32_t at = (uint32_t)(left[i].row - some->from);
+
 		if (!is_wanted)
 			left[i].key = 0;
-		else if (left[i].key)
-			end_left(sweep->run, some, &left[i], flows);
+		else if (left[i].key && end_left(sweep->run, some, at, &left[i], flows))
+			unmarked[unmarked_count++] = (struct unmarked){some->ip[at], &left[i]};
 	}
+	if (unmarked_count)
+		mark_tcp4(flows, unmarked, unmarked_count);
 }
 
 bool sweep_rows(struct sweep *sweep, const struct capture *capture, const int64_t *times,

@@ -67,9 +67,8 @@ OUTCOME = np.dtype(
 )
 LEFT = np.dtype(
     [
-        *(("row", _I64), ("key", _U64), ("mark", _U64), ("part", _U32), ("code", _U32)),
-        *((name, _U8) for name in ("flags", "is_from_host", "marking")),
-        ("pad", _U8, 5),
+        *(("row", _I64), ("key", _U64), ("mark", _U64), ("part", _U32), ("pad", _U32), ("code", _U32)),
+        *((name, _U8) for name in ("flags", "marking", "is_from_host", "is_cut")),
     ]
 )
 

@@ -15,7 +15,7 @@ from typing import Any
 from enforcer.model.errors import HostError
 
 LIBRARY = Path(__file__).parents[1] / "_engine" / "libengine.so"
-ABI = 27  # ENGINE_ABI of engine/engine.h
+ABI = 28  # ENGINE_ABI of engine/engine.h
 ANOTHER = "DOSSIM_ENGINE"  # the path of another build, such as that of 'make -C engine sanitize'
 
 _BUILD = "build it with 'make -C engine' (needs gcc or clang), or install a wheel for this platform"
