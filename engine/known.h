@@ -178,8 +178,8 @@ ALWAYS_INLINE uint32_t ask_segments4(const struct trie4 *trie, uint32_t place, u
 
 	if (segment & IS_NODE)
 		segment = segment_from4(trie, segment, address);
-	__builtin_prefetch(&trie->segments[segment]);
-	__builtin_prefetch(&trie->segments[segment + MOST_SEARCHED]);
+	__builtin_prefetch(trie->segments + segment);
+	__builtin_prefetch(trie->segments + segment + MOST_SEARCHED);
 	return segment;
 }
 

@@ -1,12 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0
-#include "sweep.h"
+#include "sweep_some.h"
 
 #include "artefacts.h"
-#include "follow_settle.h"
-#include "known.h"
 
-/* Packets that are looked at in three steps; most frames are one behind the other: so many bytes before their turn. */
-enum { AT_ONCE = 64, AHEAD = 2048 };
+/* Most frames are one behind the other: so many bytes before their turn. */
+enum { AHEAD = 2048 };
 
 struct run *engine_run(const struct world *world)
 {
@@ -22,37 +20,6 @@ uint32_t engine_outcomes(const struct run *run, const struct outcome **list)
 {
 	*list = run->outcomes.list;
 	return run->outcomes.count;
-}
-
-enum { IN_FRAGMENT = 1 };
-
-/* Of an ordinary packet or a plain fragment, where it is in its frame; version 0: it is neither. */
-struct place {
-	uint16_t segment; /* from the IP header on; of a fragment IN_FRAGMENT */
-	uint8_t version, tags;
-};
-
-/* Packets that are looked at in steps, each for all of them: so what one asks for is there for the next. */
-struct some {
-	const struct capture *capture;
-	int64_t from; /* the number of the first */
-	uint32_t count;
-	struct place place[AT_ONCE];
-	const uint8_t *ip[AT_ONCE];
-	uint32_t source[AT_ONCE]; /* as struct ordinary has it */
-	uint64_t key[AT_ONCE];	  /* of struct known; 0: of a fragment, or an odd one */
-	uint32_t code[AT_ONCE];	  /* where they end, NO_CODE if they are left */
-	uint8_t is_odd
-		[AT_ONCE]; /* not ordinary, of a bad header, or perhaps incomplete: the code is not known yet */
-	uint32_t is_from_host[AT_ONCE];
-};
-
-/* That of most: IPv4 without options and tags. */
-static const struct place USUAL = {.segment = 20, .version = 4};
-
-static inline bool is_usual(struct place place)
-{
-	return !memcmp(&place, &USUAL, sizeof place);
 }
 
 static inline struct bytes frame_at(const struct some *some, uint32_t at)
@@ -190,27 +157,6 @@ static __attribute__((noinline)) void ask(const struct classes *classes, struct 
 }
 
 /* -- where those end of which nothing else has to be known -- */
-
-/* What their bytes say. version: a number that is known where it is inlined. */
-ALWAYS_INLINE struct ordinary ordinary_of(const struct some *some, uint32_t at, uint8_t version)
-{
-	const uint8_t *ip = some->ip[at];
-	struct place place = some->place[at];
-	bool has_extra = place.segment != (version == 4 ? 20 : 40);
-
-	return (struct ordinary){
-		.ip = ip,
-		.total = version == 4 ? be16(ip + 2) : 40u + be16(ip + 4),
-		.segment = place.segment,
-		.source = some->source[at],
-		.version = version,
-		.protocol = version == 4 ? ip[9]
-			    : has_extra	 ? ip[40]
-					 : ip[6],
-		.tags = place.tags,
-		.has_extra = has_extra,
-	};
-}
 
 ALWAYS_INLINE bool has_bad_header(const struct ordinary *it)
 {
@@ -403,89 +349,6 @@ static __attribute__((noinline)) int64_t count_some(struct sweep *sweep, struct 
 	sweep->earliest_ns = earliest;
 	sweep->latest_ns = latest;
 	return left_count;
-}
-
-/* -- what is said of those that are left -- */
-
-/* The flow that it begins. flows: as flows_by_end() says. */
-static inline void mark(const struct new_flows *flows, const struct outcome *outcome,
-			const struct ordinary *it, struct left *left)
-{
-	left->marking = NOT_MARKED;
-	if (flows && leaves_entry(&outcome->end, outcome->untracked))
-		left->marking = mark_ordinary(flows, it, &left->mark) ? MARKED : BEGINS_NONE;
-}
-
-static __attribute__((noinline)) void end_in_steps(struct run *run, const struct some *some,
-						   struct left *left, const struct known *known,
-						   const struct new_flows *flows)
-{
-	uint32_t at = (uint32_t)(left->row - some->from);
-	struct place place = some->place[at];
-	struct ordinary it = ordinary_of(some, at, place.version);
-
-	left->code = NO_CODE;
-	if (place.segment == IN_FRAGMENT)
-		return;
-	it.start = (uint16_t)(14 + 4 * place.tags);
-	it.group = (it.ip - it.start)[0] & 1;
-	left->code = end_after_raw(run, &it, known);
-	left->flags = it.protocol == TCP ? it.ip[it.segment + 13] : 0;
-	if (left->code == NO_CODE || !is_sound(&it, known, left->code))
-		left->key = 0;
-	else
-		mark(flows, &run->outcomes.list[left->code], &it, left);
-}
-
-/* TCP in a usual place, with a sound header and a good checksum: as tcp() says. */
-ALWAYS_INLINE bool is_good_tcp(const uint8_t *ip)
-{
-	const uint8_t *segment = ip + 20;
-	uint32_t length = be16(ip + 2) - 20u, data_offset = (segment[12] & 0xf0) >> 2;
-
-	return data_offset >= 20 && data_offset <= length &&
-	       folds_to_ones(sum_halves(sum_some(ip + 12, 8 + length)) + number(length + TCP));
-}
-
-/* Of an ordinary packet, unless what is known of its classes gave way to others since. True: mark_tcp4() marks it. */
-static inline bool end_left(struct run *run, const struct some *some, uint32_t at,
-			    struct left *left, const struct new_flows *flows)
-{
-	const struct known *known = slot_of(run, left->key);
-	const uint8_t *ip = some->ip[at];
-
-	if (known->key != left->key && some->place[at].segment != IN_FRAGMENT) {
-		left->key = 0;
-	} else if (is_usual(some->place[at]) && known->is_tcp_here && !(ip[-14] & 1) &&
-		   is_good_tcp(ip)) {
-		left->code = known->delivered;
-		left->flags = ip[33];
-		left->marking = NOT_MARKED;
-		return flows && !known->untracked;
-	} else {
-		end_in_steps(run, some, left, known, flows);
-	}
-	return false;
-}
-
-static __attribute__((noinline)) void tell(const struct sweep *sweep, const struct some *some,
-					   struct left *left, int64_t count)
-{
-	bool is_wanted = sweep->follower && wants_more(sweep->follower);
-	const struct new_flows *flows = is_wanted ? flows_by_end(sweep->follower) : NULL;
-	struct unmarked unmarked[AT_ONCE];
-	uint32_t unmarked_count = 0;
-
-	for (int64_t i = 0; i < count; i++) {
-		uint32_t at = (uint32_t)(left[i].row - some->from);
-
-		if (!is_wanted)
-			left[i].key = 0;
-		else if (left[i].key && end_left(sweep->run, some, at, &left[i], flows))
-			unmarked[unmarked_count++] = (struct unmarked){some->ip[at], &left[i]};
-	}
-	if (unmarked_count)
-		mark_tcp4(flows, unmarked, unmarked_count);
 }
 
 bool sweep_rows(struct sweep *sweep, const struct capture *capture, const int64_t *times,
