@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from itertools import chain
+
 from enforcer.backends.xdp.compile.receiver import Receiver
-from enforcer.backends.xdp.compile.rows import XdpRows, address_rows, row_bytes
+from enforcer.backends.xdp.compile.rows import XdpRows, address_rows, rows_bytes
 from enforcer.backends.xdp.state.generation import Contents, Elements
 from enforcer.backends.xdp.state.manifest import Members
 from enforcer.model.abi import ADDRESS_ROWS_BYTES, NAMED_KEY_BYTES, PORT_PAGE_BYTES, PORT_ROWS_BYTES, ROW_BYTES
@@ -29,13 +31,13 @@ def contents_of(
         "rows": rows_of_classes(plan, members, capacity, ipv6=ipv6),
         "protocols": Elements(ROW_BYTES, rows.protocols),
         "port_pages": Elements(PORT_PAGE_BYTES, rows.ports.pages.tobytes()),
-        "port_rows": Elements(PORT_ROWS_BYTES, b"".join(map(_pair, rows.ports.rows))),
+        "port_rows": Elements(PORT_ROWS_BYTES, rows_bytes(chain.from_iterable(rows.ports.rows))),
     }
     named = rows.ports.named
     hashes = {
         "named": (
             Elements(NAMED_KEY_BYTES, b"".join(named)),
-            Elements(PORT_ROWS_BYTES, b"".join(map(_pair, named.values()))),
+            Elements(PORT_ROWS_BYTES, rows_bytes(chain.from_iterable(named.values()))),
         )
     }
     return Contents(settings, arrays, hashes, len(rows.names))
@@ -50,7 +52,3 @@ def rows_of_classes(plan: InterfacePlan, members: Members, capacity: int, *, ipv
             at * ADDRESS_ROWS_BYTES : (at + 1) * ADDRESS_ROWS_BYTES
         ]
     return Elements(ADDRESS_ROWS_BYTES, bytes(data))
-
-
-def _pair(pair: tuple[int, int]) -> bytes:
-    return row_bytes(pair[0]) + row_bytes(pair[1])

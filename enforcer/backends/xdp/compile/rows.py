@@ -6,7 +6,7 @@ bits one condition holds; here it is an int whose bit n is entry n.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -52,9 +52,9 @@ def render(plan: InterfacePlan, *, ipv6: bool = True) -> XdpRows:
     return XdpRows(
         names=tuple(bit.entry.name for bit in bits),
         words=next(words for words in (1, 2, MAX_BITS // 64) if len(bits) <= 64 * words),
-        policy=_rows(_policy(bits)),
-        tiers=_rows(others[bit.tier] for bit in bits),
-        protocols=_rows(protocols),
+        policy=rows_bytes(_policy(bits)),
+        tiers=rows_bytes(others[bit.tier] for bit in bits),
+        protocols=rows_bytes(protocols),
         ports=ports_of(bits, plan.table.port_sets),
         matches_destination=any(bit.of(Side.DESTINATION, negated=no).addresses for bit in bits for no in (False, True)),
         may_skip=any(bit.action is Action.PASS for bit in bits),
@@ -154,13 +154,10 @@ def _mask(bits: Sequence[Bit], holds: Callable[[Bit], bool]) -> int:
     return sum(1 << number for number, bit in enumerate(bits) if holds(bit))
 
 
-def _rows(rows: Iterator[int] | Sequence[int]) -> bytes:
-    return b"".join(row_bytes(row) for row in rows)
-
-
-def row_bytes(row: int) -> bytes:
-    """A row as the program reads it: words in host byte order, the lowest bits first."""
-    return np.frombuffer(row.to_bytes(ROW_BYTES, "little"), "<u8").astype(np.uint64).tobytes()
+def rows_bytes(rows: Iterable[int]) -> bytes:
+    """As the program reads them: words in host byte order, the lowest bits first."""
+    words = b"".join(row.to_bytes(ROW_BYTES, "little") for row in rows)
+    return np.frombuffer(words, "<u8").astype(np.uint64).tobytes()
 
 
 def _id(nets: tuple[IPNetwork, ...]) -> str:
