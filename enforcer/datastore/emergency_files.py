@@ -32,6 +32,10 @@ _LOCK_WITHIN_S = 10.0
 _SCRATCH_PREFIX = ".writing-"
 
 
+def _revision_of(content: bytes) -> str:
+    return hashlib.sha256(content).hexdigest()
+
+
 def emergency_directory(state: Path | None = None) -> Path:
     """Where acts are without an option that says so: below the agent's state directory."""
     return (state or state_directory()) / "emergency"
@@ -57,7 +61,7 @@ class FileWriter:
     def create(self, name: str, item: dict[str, Any], *, keep_s: float | None) -> None:
         del keep_s  # files are deleted by 'enforcer prune' alone
         with self._locked():
-            if self._read(name) is not None:
+            if self._revision(name) is not None:
                 raise ConflictError(f"{self._file(name)}: exists")
             self._write(name, item)
 
@@ -76,9 +80,8 @@ class FileWriter:
         return self._directory / f"{name}.yaml"
 
     def _read(self, name: str) -> Held | None:
-        try:
-            content = self._content(name)
-        except FileNotFoundError:
+        content = self._content(name)
+        if content is None:
             return None
         try:
             item = yaml.safe_load(content)
@@ -86,20 +89,26 @@ class FileWriter:
             raise StoreError(f"{self._file(name)}: not YAML: {' '.join(str(error).split())}; remove it") from error
         if not isinstance(item, dict):
             raise StoreError(f"{self._file(name)}: holds no object; remove it")
-        return Held(item, hashlib.sha256(content).hexdigest())
+        return Held(item, _revision_of(content))
 
-    def _content(self, name: str) -> bytes:
-        """Again if another operator replaced the file meanwhile."""
-        for _ in range(_READS - 1):
-            with contextlib.suppress(UnreadableError):
-                return system_files.read(str(self._file(name)))
-            time.sleep(random.uniform(0.001, 0.02))
-        return system_files.read(str(self._file(name)))
+    def _content(self, name: str) -> bytes | None:
+        """None if there is no such file. Again if another operator replaced it meanwhile."""
+        with contextlib.suppress(FileNotFoundError):
+            for _ in range(_READS - 1):
+                with contextlib.suppress(UnreadableError):
+                    return system_files.read(str(self._file(name)))
+                time.sleep(random.uniform(0.001, 0.02))
+            return system_files.read(str(self._file(name)))
+        return None
+
+    def _revision(self, name: str) -> str | None:
+        content = self._content(name)
+        return None if content is None else _revision_of(content)
 
     def _require(self, name: str, revision: str) -> None:
-        held = self._read(name)
-        if held is None or held.revision != revision:
-            raise ConflictError(f"{self._file(name)}: {'changed' if held else 'is gone'}")
+        found = self._revision(name)
+        if found != revision:
+            raise ConflictError(f"{self._file(name)}: {'changed' if found else 'is gone'}")
 
     def _write(self, name: str, item: dict[str, Any]) -> None:
         text = yaml.safe_dump(item, sort_keys=False, allow_unicode=True, width=1000)
