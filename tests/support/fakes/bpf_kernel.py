@@ -12,10 +12,10 @@ import errno
 import os
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
-from itertools import count
 from pathlib import Path
+from typing import TypeVar, cast
 
 from enforcer.kernel.bpf.maps import BPF_F_MMAPABLE
 from enforcer.kernel.rtnetlink import InterfaceState, XdpState
@@ -52,6 +52,7 @@ class FakeLink:
 
 
 Object = FakeMap | FakeProgram | FakeLink
+K = TypeVar("K", bound="BpfKernel")
 
 
 @dataclass
@@ -65,7 +66,7 @@ class BpfKernel:
     objects: dict[int, Object] = field(default_factory=dict)
     _inodes: dict[tuple[int, int], Object] = field(default_factory=dict)  # by device and inode of its file
     _pinned: dict[int, Object] = field(default_factory=dict)
-    _numbers: Iterator[int] = field(default_factory=lambda: count(1))
+    _last: int = 0  # the number of the newest object
 
     def __post_init__(self) -> None:
         self._files.mkdir()
@@ -82,17 +83,20 @@ class BpfKernel:
 
     def pinned(self) -> dict[str, Object]:
         """The pinned objects, by path below the pins."""
+        return self.tree()[1]
+
+    def tree(self) -> tuple[list[str], dict[str, Object]]:
+        """The directories below the pins, each before those in it, and what is pinned in them."""
         # Strings, because this is called before and after each call of a test.
-        found, todo = dict[str, Object](), [""]
-        while todo:
-            below = todo.pop()
+        folders, found = [""], dict[str, Object]()
+        for below in folders:
             with suppress(FileNotFoundError), os.scandir(f"{self.pins}/{below}") as entries:
                 for entry in entries:
                     if entry.is_dir(follow_symlinks=False):
-                        todo.append(f"{below}{entry.name}/")
+                        folders.append(f"{below}{entry.name}/")
                     else:
                         found[below + entry.name] = self._pinned[entry.inode()]
-        return found
+        return folders, found
 
     def alive(self, *, held: bool = True, pinned: Mapping[str, Object] | None = None) -> set[Object]:
         """All living objects, with or without those that only descriptors refer to; ``pinned``: if known already."""
@@ -137,6 +141,34 @@ class BpfKernel:
             if link.ifindex == index:
                 link.ifindex = 0
 
+    def copy(self: K, root: Path) -> K:
+        """Another kernel, whose ``root`` is an empty directory: with the pins of this one and what they keep alive, as
+        if the process were killed now.
+        """
+        fresh = {"objects": {}, "_inodes": {}, "_pinned": {}, "calls": Calls(), "killed": False}
+        made = replace(self, root=root, devices=dict(self.devices), **fresh)
+        folders, pinned = self.tree()
+        if self.pins.is_dir():
+            for folder in folders:
+                (made.pins / folder).mkdir(mode=0o700)
+        for path, item in pinned.items():
+            made._place(made._copied(item), made.pins / path)
+        return made
+
+    def _copied(self, item: Object) -> Object:
+        """The copy of another kernel's object with what it refers to; the same one whenever it is asked for."""
+        if item.id in self.objects:
+            return self.objects[item.id]
+        if isinstance(item, FakeMap):
+            copied: Object = item.copy(self._file(item.id))
+        elif isinstance(item, FakeProgram):
+            maps = {name: cast(FakeMap, self._copied(each)) for name, each in item.maps.items()}
+            copied = replace(item, constants=dict(item.constants), maps=maps)
+        else:
+            copied = replace(item, program=cast(FakeProgram, self._copied(item.program)))
+        self._note(copied)
+        return copied
+
     # --- calls --------------------------------------------------------------------------------------------------------
 
     @contextmanager
@@ -172,14 +204,20 @@ class BpfKernel:
         return os.open(self._file(item.id), os.O_RDWR | os.O_CLOEXEC)
 
     def new_id(self) -> int:
-        return next(self._numbers)
+        self._last += 1
+        return self._last
 
     def add(self, item: Object) -> int:
         """A descriptor of a new object."""
-        self._file(item.id).touch()
-        self.objects[item.id] = item
-        self._inodes[_identity(self._file(item.id).stat())] = item
+        self._note(item)
         return self.open(item)
+
+    def _note(self, item: Object) -> None:
+        """Its file represents it from now on."""
+        path = self._file(item.id)
+        path.touch()
+        self.objects[item.id] = item
+        self._inodes[_identity(path.stat())] = item
 
     def add_map(self, kind: int, key_size: int, value_size: int, max_entries: int, flags: int = 0) -> int:
         if not value_size or not max_entries or (kind in (ARRAY, PERCPU_ARRAY) and key_size != 4):
@@ -229,8 +267,11 @@ class BpfKernel:
                 raise Refused(errno.EEXIST)
             if "." in path.name:  # bpf_lookup
                 raise Refused(errno.EPERM)
-            path.write_text(str(item.id))
-            self._pinned[path.stat().st_ino] = item
+            self._place(item, path)
+
+    def _place(self, item: Object, path: Path) -> None:
+        path.write_text(str(item.id))
+        self._pinned[path.stat().st_ino] = item
 
     def attach(self, program: FakeProgram, ifindex: int, mode: Mode) -> FakeLink:
         """net/core/dev.c, bpf_xdp_link_attach and dev_xdp_attach."""

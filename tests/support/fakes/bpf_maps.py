@@ -9,7 +9,7 @@ import os
 import struct
 import weakref
 from collections.abc import Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from pathlib import Path
 
@@ -91,6 +91,14 @@ class FakeMap:
                 self._content = _one_of_equal(self.file.read_bytes())
             self._writable, self._changed = [weakref.ref(each) for each in mapped], bool(mapped)
         return self._content
+
+    def copy(self, file: Path) -> FakeMap:
+        """A map with the same content, and with this file."""
+        content = self.content()
+        if isinstance(content, bytes):
+            file.write_bytes(content)
+            return replace(self, file=file, _content=content, _changed=False, _writable=[])
+        return replace(self, file=file, _hash=dict(content), _writable=[])
 
     def lookup(self, key: bytes) -> bytes | None:
         """For a per-CPU map, the values of all CPUs."""

@@ -10,7 +10,7 @@ import errno
 import itertools
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from enforcer.backends.nftables import blob
 from enforcer.kernel.netlink import attributes, string
@@ -45,6 +45,10 @@ class FakeNfTables:
     calls: Calls = field(default_factory=Calls)
     number: int = 1
     namespace: int = field(default_factory=lambda: next(_namespaces))
+
+    def copy(self) -> FakeNfTables:
+        """Another one in the same state: no transaction changes what is there."""
+        return replace(self, calls=Calls())
 
     @contextmanager
     def connect(self) -> Iterator[FakeNfTables]:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import errno
 import itertools
 from bisect import bisect_left, insort
-from collections.abc import Iterator, Mapping
+from collections.abc import Hashable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from typing import TypeVar
 
@@ -90,6 +90,10 @@ class FakeSet:
             return (key, 1) in self.elements
         at = bisect_left(self.elements, (key, 2))
         return at > 0 and self.elements[at - 1][1] == 1
+
+    def content(self) -> Hashable:
+        """All that a dump shows."""
+        return self.name, tuple(sorted(self.made_with.items())), tuple(self.elements)
 
     def as_attributes(self, table: str) -> bytes:
         made = b"".join(attribute(kind, value) for kind, value in sorted(self.made_with.items()))
@@ -191,6 +195,13 @@ class FakeTable:
         chains = {name: replace(chain, rules=[*chain.rules]) for name, chain in self.chains.items()}
         sets = {name: replace(item, elements=[*item.elements]) for name, item in self.sets.items()}
         return replace(self, chains=chains, sets=sets)
+
+    def content(self) -> Hashable:
+        """All that a dump shows."""
+        chains = tuple(
+            (item.name, item.hook, item.policy, item.type, tuple(item.rules)) for item in self.chains.values()
+        )
+        return self.flags, chains, tuple(item.content() for item in self.sets.values())
 
     def handle(self) -> int:
         """A handle that no other object of the table has or had."""

@@ -143,11 +143,7 @@ class Walk:
         return None
 
     def _set(self, table: FakeTable, name: str) -> FakeSet:
-        """The set at the time of the look-up; the rule still refers to a set that was deleted or replaced."""
-        mine = table.sets[name]
-        now = self.sets.get((self.place.family, table.name))
-        other = now.sets.get(name) if now is not None else None
-        return other if other is not None and other.identity == mine.identity else mine
+        return looked_up(table.sets[name], self.sets.get((self.place.family, table.name)))
 
     def _meta(self, key: int) -> bytes:
         name = self.place.interface.encode().ljust(_NAME_BYTES, b"\0")
@@ -202,6 +198,12 @@ class Walk:
         """Padded to four bytes, as in the kernel."""
         at, padded = _offset(register), data + bytes(-len(data) % 4)
         self.registers[at : at + len(padded)] = padded
+
+
+def looked_up(mine: FakeSet, now: FakeTable | None) -> FakeSet:
+    """A rule's set at the time of the look-up; the rule still refers to a set that was deleted or replaced."""
+    other = now.sets.get(mine.name) if now is not None else None
+    return other if other is not None and other.identity == mine.identity else mine
 
 
 def _offset(register: int) -> int:

@@ -74,6 +74,10 @@ class FakeXtables:
     calls: Calls = field(default_factory=Calls)
     namespace: int = field(default_factory=_NAMESPACES.__next__)
 
+    def copy(self) -> FakeXtables:
+        """Another one in the same state."""
+        return replace(self, tables=dict(self.tables), sets=dict(self.sets), calls=Calls())
+
     # --- legacy tables ------------------------------------------------------------------------------------------------
 
     def exists(self, table: TableId) -> bool:

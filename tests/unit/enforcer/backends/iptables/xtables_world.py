@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Hashable, Mapping
-from dataclasses import dataclass, field
+from copy import deepcopy
+from dataclasses import dataclass, field, replace
+from unittest.mock import patch
 
+from enforcer.backends.iptables import sets as set_pass
 from enforcer.backends.iptables.accept import HOOKS
 from enforcer.backends.iptables.blob import SetIndex
+from enforcer.backends.iptables.listed import ListedSets
 from enforcer.backends.iptables.members import wanted_members
 from enforcer.backends.iptables.read import read_chain, read_chains
 from enforcer.backends.iptables.reconcile import reconcile
@@ -35,20 +39,36 @@ class State:
 
 @dataclass
 class XtablesWorld(World):
-    """``settings``: those of the backend."""
+    """``settings``: those of the backend. ``memory``: what its process knows of the sets."""
 
     fake: FakeXtables = field(default_factory=FakeXtables)
     settings: IptablesSettings = field(default_factory=IptablesSettings)
+    memory: ListedSets = field(default_factory=ListedSets)
 
     @property
     def calls(self) -> Calls:  # type: ignore[override]  # a property of the fake
         return self.fake.calls
 
     def apply(self, plan: Plan) -> list[str]:
-        return reconcile(_render(plan, self.settings), self.settings, self.fake, tables=self.fake)
+        with patch.object(set_pass, "LISTED", self.memory):
+            return reconcile(_render(plan, self.settings), self.settings, self.fake, tables=self.fake)
 
     def state(self) -> State:
         return State(dict(self.fake.tables), dict(self.fake.sets))
+
+    def copy(self) -> XtablesWorld:
+        return replace(self, fake=self.fake.copy(), memory=deepcopy(self.memory))
+
+    def everything(self) -> Hashable:
+        remembered = {name: self.memory.recall(self.fake.namespace, name) for name in self.fake.sets}
+        known = tuple(
+            (name, found.index, found.members.tobytes(), found.digest) for name, found in remembered.items() if found
+        )
+        tables = (
+            (place, tuple(table.chains.items()), tuple(table.policies.items()))
+            for place, table in self.fake.tables.items()
+        )
+        return known, tuple(self.fake.sets.items()), tuple(tables)
 
     def holds(self, plan: Plan) -> bool:
         wanted = _render(plan, self.settings)

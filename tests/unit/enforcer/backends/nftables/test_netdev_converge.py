@@ -14,6 +14,7 @@ from enforcer.backends.nftables.netdev.render import render
 from enforcer.backends.nftables.rules import Table
 from enforcer.model.vocabulary import Backend
 from enforcer.planning.plan import Plan
+from tests.support.examples import examples
 from tests.support.fakes.nft import Tables
 from tests.support.host_plans import TIMELY, changes, timely
 from tests.support.reconcile import Met, check_change, check_faults, remembering
@@ -41,7 +42,7 @@ def _early(plan: Plan) -> Plan:
     )
 
 
-@settings(max_examples=10)
+@settings(max_examples=examples(10, nightly=1000))
 @given(changes(Backend.NFTABLES))
 def test_a_pass_reaches_its_plan(change: tuple[Plan, Plan]) -> None:
     check_change(NetdevWorld, *map(_early, change))

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Hashable, Mapping
 from contextlib import suppress
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
 from itertools import pairwise
 
 import pytest
@@ -15,6 +16,7 @@ from enforcer.model.vocabulary import Action, Backend, Mode
 from enforcer.planning.plan import Plan
 from tests.kernel.iptables_plans import entry, ip_set, table
 from tests.support.entries import SideMatch
+from tests.support.examples import examples
 from tests.support.fakes.bpf_maps import ARRAY
 from tests.support.fakes.calls import Fault, Killed
 from tests.support.host_plans import TIMELY, changes, plan_of, timely
@@ -78,7 +80,7 @@ def test_members_come_and_go_in_time(row: str) -> None:
     check_change(XdpWorld, old, new)
 
 
-@settings(max_examples=10)
+@settings(max_examples=examples(10, nightly=1000))
 @given(changes(Backend.IPTABLES))
 def test_a_change_has_no_hole(change: tuple[Plan, Plan]) -> None:
     check_change(XdpWorld, *map(early, change))
@@ -165,50 +167,75 @@ def test_a_dry_run_changes_nothing_and_says_what_it_would() -> None:
 # --- whatever fails ---------------------------------------------------------------------------------------------------
 
 
-def _calls(old: Plan, new: Plan) -> tuple[list[str], list[int]]:
-    """The calls of a pass, and the numbers of those that change something."""
+def _counting(plan: Plan) -> XdpWorld:
+    """A kernel that enforces a plan, whose entries have dropped packets."""
     world = XdpWorld()
-    converge(world, old)
-    first, changing = len(world.calls.log), []
-    world.calls.observe = lambda _: changing.append(len(world.calls.log) - 1 - first)
-    world.apply(new)
-    return world.calls.log[first:], changing
-
-
-def _check_fault(old: Plan, new: Plan, number: int, how: str, *, whole: bool) -> None:
-    """The pass fails, defers the work to the next pass, or does not need the call; raw still enforces everything.
-
-    Up to the call it is the pass of ``test_a_step``, which looks at each state of it.
-    """
-    world = XdpWorld()
-    world.apply(old)
+    converge(world, plan)
     if world.fake.links():
         world.count("eth0", 3)
-    counted = world.counts()
-    error, after = FAULTS[how]
-    begin, states, number = world.state(), list[State](), len(world.calls.log) + number
-    world.calls.fault = Fault(number, error, after)
+    return world.copy()
 
-    def watch(at: int) -> None:
-        if at == number:
-            states.append(world.state())
-            world.calls.observe = lambda _: states.append(world.state())
 
-    world.calls.intrude = watch
-    with suppress(KernelError, Killed):
-        world.apply(new)
-    world.calls.fault = world.calls.intrude = world.calls.observe = None
-    assert states
-    if all(state == begin for state in (*states, world.state())):  # an agent that starts now finds what this one found
-        return
-    states += watched(world, lambda: world.apply(new))
-    if whole:
-        no_hole(world, states, world.dropped(begin, begin) & world.dropped(states[-1], states[-1]))
-    drops_no_more(world, begin, states)
-    settled(world, new)
+def _calls(begin: XdpWorld, new: Plan) -> list[str]:
+    """The calls of a pass."""
+    world = begin.copy()
+    world.apply(new)
+    return world.calls.log
+
+
+@dataclass
+class _Mending:
+    """What the next pass does after one that ended early: it fails, defers the work to the next, or does not need what
+    failed; raw still enforces everything. Passes that leave the same behind are mended in the same way.
+    """
+
+    begin: XdpWorld
+    new: Plan
+    whole: bool
+    _mended: dict[Hashable, list[State]] = field(default_factory=dict)
+
+    def check(self, left: XdpWorld, states: list[State]) -> None:
+        """``left``: by the first pass. ``states``: those from before the call at which it ended; up to there it is the
+        pass of ``test_a_step``, which looks at each state of it.
+        """
+        begin, place = self.begin.state(), left.everything()
+        if all(
+            state == begin for state in (*states, left.state())
+        ):  # an agent that starts now finds what this one found
+            return
+        if place not in self._mended:
+            self._mended[place] = watched(left, lambda: left.apply(self.new))
+            settled(left, self.new)
+            _keeps_counts(left, self.begin.counts())
+        states = [*states, *self._mended[place]]
+        if self.whole:
+            no_hole(left, states, left.dropped(begin, begin) & left.dropped(states[-1], states[-1]))
+        drops_no_more(left, begin, states)
+
+    def fails(self, number: int, how: str) -> None:
+        """At the call with this number."""
+        world, states = self.begin.copy(), list[State]()
+        error, after = FAULTS[how]
+        world.calls.fault = Fault(number, error, after)
+
+        def watch(at: int) -> None:
+            if at == number:
+                states.append(world.state())
+                world.calls.observe = lambda _: states.append(world.state())
+
+        world.calls.intrude = watch
+        with suppress(KernelError, Killed):
+            world.apply(self.new)
+        world.calls.fault = world.calls.intrude = world.calls.observe = None
+        assert states
+        self.check(world, states)
+
+
+def _keeps_counts(world: XdpWorld, before: Mapping[tuple[str, str], int]) -> None:
+    """Of the entries that there were before."""
     now = world.counts()
-    assert {name: now[name] for name in counted if name in now} == {
-        name: value for name, value in counted.items() if name in now
+    assert {name: now[name] for name in before if name in now} == {
+        name: value for name, value in before.items() if name in now
     }
 
 
@@ -229,20 +256,22 @@ DECISIVE = (
 
 @pytest.mark.parametrize("name", DECISIVE)
 def test_where_a_swap_fails_the_next_pass_mends_it(name: str) -> None:
-    old, new, _ = STEPS["other entries"]
-    names, _ = _calls(old, new)
+    old, new, whole = STEPS["other entries"]
+    mending = _Mending(_counting(old), new, whole)
+    number = _calls(mending.begin, new).index(name)
     for how in ("refused", "killed before"):
-        _check_fault(old, new, names.index(name), how, whole=True)
+        mending.fails(number, how)
 
 
 def test_counts_are_kept_though_the_old_manifest_cannot_be_read_now() -> None:
-    old, new, _ = STEPS["other entries"]
-    names, _ = _calls(old, new)
+    old, new, whole = STEPS["other entries"]
+    mending = _Mending(_counting(old), new, whole)
+    names = _calls(mending.begin, new)
     swapped = names.index("update link")
     reads = [at for at, name in enumerate(names) if name.endswith("eth0/manifest") and at > swapped]
     assert len(reads) > 1
     for number in reads:
-        _check_fault(old, new, number, "refused", whole=True)
+        mending.fails(number, "refused")
 
 
 def _without_memory(world: XdpWorld, plan: Plan, number: int) -> list[str]:
@@ -260,43 +289,50 @@ def _without_memory(world: XdpWorld, plan: Plan, number: int) -> list[str]:
 def test_two_shortages_in_a_row_lose_neither_the_new_program_nor_counts(first: str) -> None:
     """The first pass leaves a live program under next/; the second, failing at any call, must not discard it."""
     old, new, _ = STEPS["other entries"]
-    live, number, calls = _calls(old, new)[0].index(first), 0, [""]
+    begin, number, calls = _counting(old), 0, [""]
+    counted, failed = begin.counts(), begin.copy()
+    assert _without_memory(failed, new, _calls(begin, new).index(first))[-1] == first
+    attached, mended = failed.state().attached, set[Hashable]()
     while calls[-1] != "rmdir v2/interfaces/eth0/next":
-        world = XdpWorld()
-        world.apply(old)
-        world.count("eth0", 3)
-        counted = world.counts()
-        assert _without_memory(world, new, live)[-1] == first
-        attached = world.state().attached
+        world = failed.copy()
         calls = _without_memory(world, new, number)
         assert world.state().attached == attached, calls
-        converge(world, new)
-        assert world.state().attached == attached, calls
-        now = world.counts()
-        assert {name: now[name] for name in counted if name in now} == {
-            name: value for name, value in counted.items() if name in now
-        }
         number += 1
+        if world.everything() not in mended:
+            mended.add(world.everything())
+            converge(world, new)
+            assert world.state().attached == attached, calls
+            _keeps_counts(world, counted)
     assert number > 10
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("row", ["from nothing", "members in place", "other entries", "another mode", "to nothing"])
 def test_wherever_it_is_killed_the_next_pass_mends_it(row: str) -> None:
-    """After each call that changes something; between two such calls nothing changes."""
+    """After each call that changes something; between two such calls nothing changes. What it had open is closed."""
     old, new, whole = STEPS[row]
-    _, changing = _calls(old, new)
-    assert len(changing) > 1
-    for number in changing:
-        _check_fault(old, new, number, "killed after", whole=whole)
+    mending = _Mending(_counting(old), new, whole)
+    world = mending.begin.copy()
+    states, left = [world.state()], list[XdpWorld]()
+
+    def killed(_: str) -> None:
+        states.append(world.state())
+        left.append(world.copy())
+
+    world.calls.observe = killed
+    world.apply(new)
+    assert len(left) > 1
+    for at, each in enumerate(left):
+        mending.check(each, [*states[at : at + 2], each.state()])
 
 
 @pytest.mark.slow
 def test_whatever_is_refused_the_next_pass_mends_it() -> None:
     """Each call except reading an open object, which fails in the same way as opening it."""
     old, new, whole = STEPS["other entries"]
-    names, _ = _calls(old, new)
+    mending = _Mending(_counting(old), new, whole)
+    names = _calls(mending.begin, new)
     numbers = [number for number, name in enumerate(names) if name not in ("info", "look up")]
     assert len(numbers) > 50
     for number in numbers:
-        _check_fault(old, new, number, "refused", whole=whole)
+        mending.fails(number, "refused")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import shutil
 import struct
 import weakref
-from collections.abc import Mapping
+from collections.abc import Hashable, Mapping
 from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from pathlib import Path
@@ -34,7 +34,7 @@ from tests.support.fakes.bpf_kernel import CPUS, FakeProgram
 from tests.support.fakes.bpf_maps import FakeMap
 from tests.support.fakes.bpf_objects import XDP_DECLARED
 from tests.support.fakes.calls import Calls
-from tests.support.reconcile import Met, World
+from tests.support.reconcile import Met, World, remembering
 from tests.support.ruletables import ADDRESSES, Packet
 from tests.unit.enforcer.backends.xdp_twin import Twin
 
@@ -87,16 +87,22 @@ def served(plan: Plan) -> dict[str, InterfacePlan]:
     return {item.interface: item for item in plan.interfaces if item.mode and item.xdp_entries}
 
 
+def _directory() -> Path:
+    return Path(mkdtemp(prefix="enf-fake-", dir="/dev/shm"))  # memory, as bpffs
+
+
 @dataclass
 class XdpWorld(World):
     """``refused``: the errors of the last pass, by interface."""
 
+    fake: FakeBpf = field(default_factory=lambda: FakeBpf(_directory()))
     refused: Mapping[str, str] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        directory = Path(mkdtemp(prefix="enf-fake-", dir="/dev/shm"))  # memory, as bpffs
-        weakref.finalize(self, shutil.rmtree, directory)
-        self.fake = FakeBpf(directory)
+        weakref.finalize(self, shutil.rmtree, self.fake.root)
+
+    def copy(self) -> XdpWorld:
+        return XdpWorld(self.fake.copy(_directory()))
 
     @property
     def calls(self) -> Calls:  # type: ignore[override]  # a property of the fake
@@ -138,6 +144,15 @@ class XdpWorld(World):
         maps = {item.id: item.content() for item in alive if isinstance(item, FakeMap)}
         return State(attached, programs, maps, {path: item.id for path, item in pinned.items()})
 
+    def everything(self) -> Hashable:
+        state = self.state()
+        programs = (
+            (number, tuple(sorted(item.constants.items())), tuple(sorted(item.maps.items())))
+            for number, item in sorted(state.programs.items())
+        )
+        rest = (tuple(sorted(each.items())) for each in (state.attached, state.maps, state.pins))
+        return *programs, *rest, *sorted(self.fake.tree()[0])
+
     def holds(self, plan: Plan) -> bool:
         """Each interface is attached and drops what it should; exactly the expected objects are pinned."""
         wanted, state = served(plan), self.state()
@@ -145,8 +160,7 @@ class XdpWorld(World):
             not self.refused
             and {name: mode for name, (mode, _) in state.attached.items()}
             == {name: item.mode for name, item in wanted.items()}
-            and self.dropped(state, state)
-            == {(packet, name) for name, item in wanted.items() for packet in _wanted(item)}
+            and self.dropped(state, state) == _wanted(plan, None)
             and {path for path in self.fake.pins.rglob("*") if not path.is_dir()} == self._pins(plan)
             and not [path for path in self.fake.pins.rglob("*") if path.is_dir() and not any(path.iterdir())]
             and self.fake.alive() == self.fake.alive(held=False)
@@ -214,8 +228,8 @@ def _class(ranges: tuple[Segments4, Segments6], address: IPAddress) -> int:
     return int(ranges[1].cls[at])
 
 
-def _wanted(plan: InterfacePlan) -> set[Packet]:
-    """The packets that the program of a plan drops, as it is compiled."""
+def _dropped_by(plan: InterfacePlan) -> set[Packet]:
+    """The packets that the program of an interface drops, as it is compiled."""
     addresses = {item for packet in PACKETS for item in (packet.source, packet.destination)}
     of = {item: frozenset(name for name, nets in atoms(plan).items() if nets.contains(item)) for item in addresses}
     classes = [frozenset[str](), *(set(of.values()) - {frozenset()})]
@@ -228,3 +242,8 @@ def _wanted(plan: InterfacePlan) -> set[Packet]:
         for packet in PACKETS
         if twin.dropped_by(packet, number[packet.source], number[packet.destination]) is not None
     }
+
+
+@remembering
+def _wanted(plan: Plan, _: None) -> Met:
+    return {(packet, name) for name, item in served(plan).items() for packet in _dropped_by(item)}
