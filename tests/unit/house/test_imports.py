@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 from collections.abc import Collection, Iterator
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -111,13 +112,28 @@ def modules(where: str) -> Iterator[Path]:
     yield from [path] if path.suffix == ".py" else sorted(path.rglob("*.py"))
 
 
+@cache
+def statements(path: Path) -> list[ast.Import | ast.ImportFrom]:
+    """The imports of a file, wherever they stand. A statement is in no expression, so none of these is searched."""
+    found: list[ast.Import | ast.ImportFrom] = []
+    left: list[ast.AST] = [ast.parse(path.read_text())]
+    while left:
+        node = left.pop()
+        if isinstance(node, ast.Import | ast.ImportFrom):
+            found.append(node)
+        for name in ("body", "orelse", "handlers", "finalbody", "cases"):
+            inside = getattr(node, name, [])
+            left += inside if isinstance(inside, list) else []  # else that of a lambda or a conditional expression
+    return found
+
+
 def imports(path: Path) -> set[str]:
     """Every module name that a file imports, ``from a import b`` counting as both a and a.b."""
     found: set[str] = set()
-    for node in ast.walk(ast.parse(path.read_text())):
+    for node in statements(path):
         if isinstance(node, ast.Import):
             found.update(alias.name for alias in node.names)
-        elif isinstance(node, ast.ImportFrom) and node.module:
+        elif node.module:
             found.add(node.module)
             found.update(f"{node.module}.{alias.name}" for alias in node.names)
     return found
@@ -190,7 +206,7 @@ def test_no_modules_import_each_other() -> None:
 def needed(path: Path, known: Collection[str]) -> set[str]:
     """The modules a file imports; ``from package import module`` is the module alone."""
     found: set[str] = set()
-    for node in ast.walk(ast.parse(path.read_text())):
+    for node in statements(path):
         if isinstance(node, ast.ImportFrom) and node.module:
             each = [f"{node.module}.{alias.name}" for alias in node.names]
             found.update(name if name in known else node.module for name in each)

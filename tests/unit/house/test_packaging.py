@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 import re
 import subprocess
@@ -9,6 +10,7 @@ import sys
 import sysconfig
 from email.message import Message
 from email.parser import Parser
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -38,17 +40,22 @@ LOCKS = {
 PYTHONS = ("3.10", "3.11", "3.12", "3.13", "3.14")
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def built(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The .dist-info of a wheel of this tree."""
-    folder = tmp_path_factory.mktemp("metadata")
-    done = subprocess.run(
-        [sys.executable, "-c", _BUILD, str(folder)], cwd=ROOT, capture_output=True, text=True, check=True
-    )
-    return folder / done.stdout.splitlines()[-1]
+    """The .dist-info of a wheel of this tree: made by the first of the processes that run tests, for all of them."""
+    folder = tmp_path_factory.getbasetemp() / "metadata"
+    with folder.with_suffix(".lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not folder.exists():
+            making = tmp_path_factory.mktemp("making")
+            words = [sys.executable, "-c", _BUILD, str(making)]
+            subprocess.run(words, cwd=ROOT, capture_output=True, check=True)
+            making.rename(folder)
+    (found,) = folder.glob("*.dist-info")
+    return found
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def metadata(built: Path) -> Message:
     return Parser().parsestr((built / "METADATA").read_text())
 
@@ -140,15 +147,18 @@ def test_everything_locked_has_hashes(lock: str) -> None:
 def locked(lock: str, python: str) -> dict[str, str]:
     """The version of each package that a lock has for one Python version."""
     found: dict[str, str] = {}
-    for line in (ROOT / "requirements" / f"{lock}.txt").read_text().splitlines():
-        if line.startswith(("#", " ")):
-            continue
-        item = Requirement(line.removesuffix("\\"))
+    for item in _entries(lock):
         if item.marker and not item.marker.evaluate(environment(python)):
             continue
         assert item.name not in found, f"{lock}: two versions of {item.name} on Python {python}"
         found[canonicalize_name(item.name)] = str(item.specifier).removeprefix("==")
     return found
+
+
+@cache
+def _entries(lock: str) -> list[Requirement]:
+    lines = (ROOT / "requirements" / f"{lock}.txt").read_text().splitlines()
+    return [Requirement(line.removesuffix("\\")) for line in lines if not line.startswith(("#", " "))]
 
 
 def environment(python: str, extra: str = "") -> dict[str, str]:
