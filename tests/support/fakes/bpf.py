@@ -17,7 +17,6 @@ from enforcer.model.errors import KernelError
 from enforcer.model.vocabulary import Mode, Toolchain
 from tests.support.fakes.bpf_handles import OpenLink, OpenMap
 from tests.support.fakes.bpf_kernel import BpfKernel, FakeProgram
-from tests.support.fakes.bpf_maps import Refused
 from tests.support.fakes.bpf_objects import OFFLOAD_DECLARED, XDP_DECLARED, FakeObject
 
 
@@ -44,15 +43,8 @@ class FakeBpf(BpfKernel):
     # --- pins ---------------------------------------------------------------------------------------------------------
 
     def open_pinned(self, path: Path) -> int:
-        def call() -> int:
-            if not path.exists():
-                raise Refused(errno.ENOENT)
-            if path.is_dir():
-                raise Refused(errno.EACCES)
-            return self.open(self.objects[int(path.read_text())])
-
         try:
-            return self.descriptor(f"open {path.relative_to(self.root)}", call)
+            return self.descriptor(f"open {self.below(path)}", lambda: self.open(self.at(path)))
         except KernelError as error:
             raise open_error(path, error.errno) from error
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
-from pathlib import Path
 from typing import Any
 from unittest.mock import patch
 
@@ -23,14 +22,15 @@ def files_noted(bpf: FakeBpf) -> Iterator[None]:
 
 def _noted(bpf: FakeBpf, name: str, original: Callable[..., None]) -> Callable[..., None]:
     def call(path: Any, *others: Any, dir_fd: int | None = None, **more: Any) -> None:
-        folder = Path(os.readlink(f"/proc/self/fd/{dir_fd}")) if dir_fd is not None else Path()
-        place = folder / os.fsdecode(path)
+        place = os.fsdecode(path)
         if dir_fd is not None:
+            place = os.path.join(os.readlink(f"/proc/self/fd/{dir_fd}"), place)
             more["dir_fd"] = dir_fd
-        if bpf.pins not in (place, *place.parents):
+        below = place.removeprefix(f"{bpf.pins}/")
+        if below == place != str(bpf.pins):
             original(path, *others, **more)
             return
-        with bpf.noted(f"{name} {place.relative_to(bpf.pins)}", changes=True):
+        with bpf.noted(f"{name} {'.' if below == place else below}", changes=True):
             original(path, *others, **more)
 
     return call

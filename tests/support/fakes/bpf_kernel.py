@@ -1,8 +1,8 @@
 """The BPF side of the kernel in memory: its objects, the references to them, and their lifetimes.
 
 Descriptors and pins are real files, so that tests detect what is left open or pinned: a descriptor refers to a file
-that represents the object (and contains the bytes of an array, which can be mapped), a pin is a small file with the
-object's number. An object lives while a descriptor, a pin or another living object refers to it. A link without
+that represents the object (and contains the bytes of an array, which can be mapped), a pin is an empty file, whose
+inode tells the object. An object lives while a descriptor, a pin or another living object refers to it. A link without
 references attaches nothing.
 """
 
@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import errno
 import os
+import stat
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, replace
@@ -85,6 +86,10 @@ class BpfKernel:
         """The pinned objects, by path below the pins."""
         return self.tree()[1]
 
+    def below(self, path: Path) -> str:
+        """A path below the root, as calls name it."""
+        return str(path).removeprefix(f"{self.root}/")
+
     def tree(self) -> tuple[list[str], dict[str, Object]]:
         """The directories below the pins, each before those in it, and what is pinned in them."""
         # Strings, because this is called before and after each call of a test.
@@ -113,8 +118,8 @@ class BpfKernel:
         """Close the files of objects that were freed."""
         for item in set(self.objects.values()) - self.alive():
             path = self._file(item.id)
-            del self._inodes[_identity(path.stat())], self.objects[item.id]
-            path.unlink()
+            del self._inodes[_identity(os.stat(path))], self.objects[item.id]
+            os.unlink(path)
 
     def links(self, alive: set[Object] | None = None) -> list[FakeLink]:
         """The links that attach a program to an interface; ``alive``: if known already."""
@@ -166,7 +171,7 @@ class BpfKernel:
             copied = replace(item, constants=dict(item.constants), maps=maps)
         else:
             copied = replace(item, program=cast(FakeProgram, self._copied(item.program)))
-        self._note(copied)
+        os.close(self.add(copied))
         return copied
 
     # --- calls --------------------------------------------------------------------------------------------------------
@@ -197,8 +202,8 @@ class BpfKernel:
             raise
         return fd
 
-    def _file(self, number: int) -> Path:
-        return self._files / str(number)
+    def _file(self, number: int) -> str:
+        return f"{self._files}/{number}"
 
     def open(self, item: Object) -> int:
         return os.open(self._file(item.id), os.O_RDWR | os.O_CLOEXEC)
@@ -208,16 +213,11 @@ class BpfKernel:
         return self._last
 
     def add(self, item: Object) -> int:
-        """A descriptor of a new object."""
-        self._note(item)
-        return self.open(item)
-
-    def _note(self, item: Object) -> None:
-        """Its file represents it from now on."""
-        path = self._file(item.id)
-        path.touch()
+        """A descriptor of a new object, which its file represents from now on."""
+        fd = os.open(self._file(item.id), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC)
         self.objects[item.id] = item
-        self._inodes[_identity(path.stat())] = item
+        self._inodes[_identity(os.fstat(fd))] = item
+        return fd
 
     def add_map(self, kind: int, key_size: int, value_size: int, max_entries: int, flags: int = 0) -> int:
         if not value_size or not max_entries or (kind in (ARRAY, PERCPU_ARRAY) and key_size != 4):
@@ -259,7 +259,7 @@ class BpfKernel:
 
     def pin(self, fd: int, path: Path) -> None:
         """kernel/bpf/inode.c"""
-        with self.noted(f"pin {path.relative_to(self.root)}", changes=True):
+        with self.noted(f"pin {self.below(path)}", changes=True):
             item = self.object(fd)
             if not path.parent.is_dir():
                 raise Refused(errno.ENOENT)
@@ -270,8 +270,18 @@ class BpfKernel:
             self._place(item, path)
 
     def _place(self, item: Object, path: Path) -> None:
-        path.write_text(str(item.id))
-        self._pinned[path.stat().st_ino] = item
+        with open(path, "x") as file:
+            self._pinned[os.fstat(file.fileno()).st_ino] = item
+
+    def at(self, path: Path) -> Object:
+        """The object that is pinned there."""
+        try:
+            found = os.stat(path)
+        except OSError as error:
+            raise Refused(error.errno or errno.EIO) from None
+        if stat.S_ISDIR(found.st_mode):
+            raise Refused(errno.EACCES)
+        return self._pinned[found.st_ino]
 
     def attach(self, program: FakeProgram, ifindex: int, mode: Mode) -> FakeLink:
         """net/core/dev.c, bpf_xdp_link_attach and dev_xdp_attach."""

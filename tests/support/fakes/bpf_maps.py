@@ -11,7 +11,6 @@ import weakref
 from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
 from functools import lru_cache
-from pathlib import Path
 
 import numpy as np
 
@@ -44,7 +43,7 @@ class FakeMap:
     max_entries: int
     flags: int
     cpus: int
-    file: Path
+    file: str
     _hash: dict[bytes, bytes] = field(default_factory=dict)
     _content: bytes = b""
     _changed: bool = True
@@ -88,15 +87,16 @@ class FakeMap:
             # Whoever can write to its memory may do so at any time. It is compared in place: tables are megabytes.
             mapped = [found for each in self._writable if (found := each()) is not None and not found.closed]
             if not mapped or not _holds(mapped[0], self._content):
-                self._content = _one_of_equal(self.file.read_bytes())
+                self._content = _one_of_equal(self._read())
             self._writable, self._changed = [weakref.ref(each) for each in mapped], bool(mapped)
         return self._content
 
-    def copy(self, file: Path) -> FakeMap:
+    def copy(self, file: str) -> FakeMap:
         """A map with the same content, and with this file."""
         content = self.content()
         if isinstance(content, bytes):
-            file.write_bytes(content)
+            with open(file, "wb", buffering=0) as copied:
+                copied.write(content)
             return replace(self, file=file, _content=content, _changed=False, _writable=[])
         return replace(self, file=file, _hash=dict(content), _writable=[])
 
@@ -144,6 +144,10 @@ class FakeMap:
                     raise Refused(errno.EEXIST)
                 os.pwrite(file.fileno(), value, at * self.step)
 
+    def _read(self) -> bytes:
+        with open(self.file, "rb", buffering=0) as file:
+            return file.read()
+
     def delete(self, key: bytes) -> bool:
         """False if there is none."""
         if self.type != HASH:
@@ -153,7 +157,7 @@ class FakeMap:
     def items(self) -> list[tuple[bytes, bytes]]:
         if self.type == HASH:
             return list(self._hash.items())
-        data = self.file.read_bytes()
+        data = self._read()
         return [
             (struct.pack("=I", at), data[at * self.step : at * self.step + self._value_bytes])
             for at in range(self.max_entries)
