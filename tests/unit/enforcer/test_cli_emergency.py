@@ -198,6 +198,7 @@ def test_a_dry_run_writes_nothing(run: Run, folder: Path) -> None:
     assert nets(folder) == [f"{BAD}/32"]
 
 
+@pytest.mark.slow
 def test_a_long_list_is_several_objects_of_one_act(run: Run, folder: Path) -> None:
     text = "\n".join(f"100.64.{number >> 8}.{number & 255}" for number in range(4001))
     found = said(run("deny", "-f", "-", "-o", "json", text=text), 0)
@@ -263,6 +264,7 @@ def test_no_exception_undoes_the_policy(run: Run, folder: Path) -> None:
     assert "0.0.0.0/0 is wider than /8" in result.stderr
 
 
+@pytest.mark.slow
 def test_as_many_are_allowed_as_were_denied(run: Run, folder: Path) -> None:
     text = "\n".join(f"100.64.{number >> 8}.{number & 255}" for number in range(4001))
     run("deny", "-f", "-", text=text)

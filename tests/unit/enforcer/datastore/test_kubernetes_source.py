@@ -393,6 +393,7 @@ def test_a_token_that_is_renewed_is_read_again(double: Double, tmp_path: Path) -
             assert "globalnetworksets/bots" in seen.held
 
 
+@pytest.mark.slow
 def test_a_client_certificate_opens_what_no_certificate_does(tmp_path: Path) -> None:
     authority = Authority(tmp_path / "ca")
     felix = authority.issue("felix")
