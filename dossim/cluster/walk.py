@@ -61,8 +61,8 @@ class Walk:
             return
         reader, at, records = self._reader, self._start.at, 0
         reader.resume(self._start.head, self._packets)
-        buf = memoryview(bytearray(WINDOW + PADDING))
         end = min(at + WINDOW, self._shard.last)
+        buf = memoryview(bytearray(max(end - at, 0) + PADDING))
         while at < self._shard.last and not self.warning:
             if end - at + PADDING > len(buf):
                 buf = memoryview(bytearray(end - at + PADDING))
