@@ -27,18 +27,32 @@ End = tuple[int, Disposition, Disposition | None]  # number, as enforced, and as
 
 
 class Inline:
-    """Runs at once; what is given and returned is pickled, as between machines."""
+    """Runs at once; what is given and returned is pickled, as between machines, and results are kept so."""
 
     def __init__(self) -> None:
         self.calls: list[str] = []
 
-    def submit(self, function: Callable[..., Any], *given: Any) -> Any:
+    def submit(self, function: Callable[..., Any], *given: Any) -> _Result:
         self.calls.append(function.__name__)
-        again, arguments = pickle.loads(pickle.dumps((function, given)))
-        return pickle.loads(pickle.dumps(again(*arguments)))
+        again: Callable[..., Any] = pickle.loads(pickle.dumps(function))
+        sent = (each if isinstance(each, _Result) else _Result.of(each) for each in given)
+        return _Result.of(again(*(each.value() for each in sent)))
 
-    def gather(self, results: Sequence[Any]) -> list[Any]:
-        return list(results)
+    def gather(self, results: Sequence[_Result]) -> list[Any]:
+        return [each.value() for each in results]
+
+
+@dataclass(frozen=True)
+class _Result:
+    pickled: bytes
+
+    @staticmethod
+    def of(value: Any) -> _Result:
+        return _Result(pickle.dumps(value))
+
+    def value(self) -> Any:
+        """Another copy."""
+        return pickle.loads(self.pickled)
 
 
 def job_of(paths: Sequence[Path | str], situation: Situation, *, counts_flows: bool = False) -> Job:
