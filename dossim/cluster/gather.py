@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import numpy.typing as npt
@@ -47,9 +47,16 @@ def of_rows(numbers: I64, capture: Capture, doubt: Doubt | None, why: Why | None
         kept = np.isin(doubt.rows, rows)
         here = np.searchsorted(rows, doubt.rows[kept])
         doubt = Doubt(here, doubt.otherwise.only(np.flatnonzero(kept)), doubt.reason) if kept.any() else None
+    taken = _whole(capture, why).only(rows)
     if why is not None:
-        why = Why(why.packets[rows], why.reason)
-    return Dependents(numbers[rows], capture.only(rows), doubt, why)
+        why = Why(why.packets[rows], why.reason, taken.length)
+        taken = replace(taken, length=capture.length[rows])
+    return Dependents(numbers[rows], taken, doubt, why)
+
+
+def _whole(capture: Capture, why: Why | None) -> Capture:
+    """With all bytes that were captured, also of packets that are given as if they were cut: flows are told by them."""
+    return capture if why is None or why.length is None else replace(capture, length=why.length)
 
 
 @dataclass(frozen=True)
@@ -101,4 +108,6 @@ def _why(parts: Sequence[Dependents]) -> Why | None:
     if not reasons:
         return None
     packets = [np.zeros(len(part), np.bool_) if part.why is None else part.why.packets for part in parts]
-    return Why(np.concatenate(packets), reasons[0])
+    return Why(
+        np.concatenate(packets), reasons[0], np.concatenate([_whole(part.capture, part.why).length for part in parts])
+    )

@@ -9,6 +9,7 @@ import random
 import re
 import tempfile
 from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -26,7 +27,7 @@ from tests.property.test_fragments import HOST, POLICY, ROUTER, datagrams
 from tests.support.capture_files import damaged, hiding, pcap_file, pcapng_file
 from tests.support.cut_captures import random_cuts
 from tests.support.examples import PROFILE, examples
-from tests.support.frames import captures
+from tests.support.frames import captures, ethernet, ipv4, segment
 from tests.support.sharded import Inline, ends_in_shards, in_one, sharded
 from tests.support.strategies import hosts
 from tests.support.tracked_strategies import spoken, tracked_resources
@@ -135,6 +136,22 @@ def test_fragments_across_shards() -> None:
     if PROFILE == "quick":  # so few have some of it
         expected = ("again", "places_of")
     assert not [name for name in expected if not seen[name]], seen
+
+
+def test_flows_of_packets_with_checksums_of_zero(tmp_path: Path) -> None:
+    """They end as if they were cut before it, and begin flows as what was captured."""
+    source, destination = "192.0.2.33", "192.0.2.5"
+    buf = bytearray(segment(6, source, destination, (1024, 80), b""))
+    buf[13], buf[16:18] = 0x10, bytes(2)
+    frame = ethernet(ipv4(bytes(buf), source=source, destination=destination, protocol=6), 0x0800)
+    path = tmp_path / "some.pcap"
+    path.write_bytes(pcap_file([frame] * 3, [len(frame)] * 3, random.Random(1)))
+    situation = Situation(NO_POLICY, replace(ROUTER, rp_filter=0), ModeChoice.RAW)
+    one = in_one([path], situation)
+    assert (one.totals.zero, one.flows.total) == (3, 1)
+    for count in (1, 3):
+        found = sharded(Inline(), [path], situation, count, counts_flows=True)
+        assert (found.totals, found.flows) == (one.totals, one.flows)
 
 
 @settings(max_examples=examples(8, nightly=2_000))
