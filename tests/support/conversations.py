@@ -11,12 +11,12 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cache
 from ipaddress import ip_address
-from typing import Any
 
 from hypothesis import strategies as st
 
 from dossim.packet.parse import internet_checksum
 from dossim.pipeline.conntrack.checksum import crc32c
+from tests.support.choices import Choices, built
 from tests.support.frames import ipv4, ipv6
 
 ME = {4: "10.10.10.10", 6: "fd00::10"}
@@ -40,32 +40,10 @@ _OPTIONS = (
 # INIT, INIT ACK and SHUTDOWN COMPLETE, which are the only chunk of their packet.
 _ALONE = (1, 2, 14)
 
+_BYTES = 40  # no packet chooses more
+
 Build = Callable[[str, str], bytes]
-Kind = Callable[["Choices", "Sides"], "Planned"]
-
-
-class Choices:
-    """What is chosen for a packet, from bytes that are drawn at once: each choice takes the next one.
-
-    Choices that are drawn one by one take longer than what most tests do with the packet.
-    """
-
-    BYTES = 40  # no packet takes more
-
-    def __init__(self, drawn: bytes) -> None:
-        self._left = iter(drawn)
-
-    def below(self, limit: int) -> int:
-        """A number from 0, of at most 256."""
-        return next(self._left) % limit
-
-    def of(self, values: Sequence[Any]) -> Any:
-        """One of the values."""
-        return values[self.below(len(values))]
-
-    def word(self) -> int:
-        """Any number of 32 bits."""
-        return int.from_bytes(bytes(next(self._left) for _ in range(4)), "big")
+Kind = Callable[[Choices, "Sides"], "Planned"]
 
 
 @dataclass(frozen=True)
@@ -143,13 +121,11 @@ def sctp_conversations(*, most: int = 60) -> st.SearchStrategy:
 
 
 def _lists(kinds: Sequence[Kind], sides: Sides, most: int) -> st.SearchStrategy[list[Planned]]:
-    def packet(drawn: bytes) -> Planned:
-        choices = Choices(drawn)
+    def packet(choices: Choices) -> Planned:
         kind: Kind = choices.of(kinds)
         return kind(choices, sides)
 
-    each = st.binary(min_size=Choices.BYTES, max_size=Choices.BYTES).map(packet)
-    return st.lists(each, min_size=most // 2, max_size=most)
+    return st.lists(built(packet, _BYTES), min_size=most // 2, max_size=most)
 
 
 def tcp_packet(choices: Choices, sides: Sides) -> Planned:

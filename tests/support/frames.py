@@ -7,13 +7,13 @@ Frames are built from bytes, not with Scapy: property tests need tens of thousan
 from __future__ import annotations
 
 from collections.abc import Sequence
-from functools import cache, lru_cache
+from functools import cache, lru_cache, partial
 from ipaddress import IPv4Address, ip_address
-from typing import Any
 
 from hypothesis import strategies as st
 
 from dossim.packet.parse import internet_checksum
+from tests.support.choices import Choices, built
 
 ME4, ME6 = "10.10.10.10", "fd00::10"
 MAC = bytes.fromhex("060000000001")
@@ -35,6 +35,8 @@ ODD_DESTINATIONS6 = (
 PORTS = (22, 53, 67, 68, 80, 9, 179, 6443, 1024, 2379)
 PROTOCOLS = (6, 17, 1, 58, 132, 136, 2, 33, 47, 253, 0, 51, 59)
 EXTENSIONS = (0, 43, 44, 51, 60)
+OPTIONS4 = (b"\x01", b"\x07\x07\x04" + bytes(4), b"\x83\x07\x04" + bytes(4), b"\x94\x04\0\0")
+ODD_OPTIONS6 = (b"\5\2\0\0\1\0", b"\xc2\4" + bytes(4), b"\x1e\4" + bytes(4), b"\x5e\4" + bytes(4), bytes(6))
 ODD_ETHERTYPES = (0x88B5, 0x0026, 0x8100, 0x0800, 0x86DD)
 
 
@@ -98,84 +100,111 @@ def _checked(protocol: int, source: str, destination: str, buf: bytes, at: int) 
     return buf[:at] + checksum.to_bytes(2, "big") + buf[at + 2 :]
 
 
-def _segments(draw: st.DrawFn, source: str, destination: str) -> tuple[int, bytes]:
-    protocol = draw(st.one_of(choice((6, 17)), choice(PROTOCOLS)))
-    ports = draw(st.tuples(choice(PORTS), choice(PORTS)))
-    data = draw(_mostly((b"",), (bytes(1300),))) + draw(st.binary(max_size=24))
-    buf = segment(protocol, source, destination, ports, data)
-    if draw(st.integers(0, 5)) == 0:
-        buf = buf[: draw(st.integers(0, len(buf)))]
-    return protocol, buf
+@cache
+def frames() -> st.SearchStrategy[bytes]:
+    """One frame of any kind."""
+    return built(_frame, 64)
 
 
 @cache
-@st.composite
-def packets4(draw: st.DrawFn) -> bytes:
-    source = draw(_mostly(SOURCES4, ODD_SOURCES4))
-    destination = draw(_mostly((ME4,), ODD_DESTINATIONS4))
-    protocol, buf = _segments(draw, source, destination)
+def captures(*, max_size: int = 6) -> st.SearchStrategy[list[bytes]]:
+    """Frames in order of arrival, with fragments of several datagrams."""
+    return built(lambda choices: _capture(choices, max_size), 40 * max_size)
+
+
+def _capture(choices: Choices, most: int) -> list[bytes]:
+    groups = choices.some(lambda: _fragments(choices) if choices.one_in(3) else [_frame(choices)], 1, most)
+    return [frame for group in groups for frame in group]
+
+
+def _frame(choices: Choices) -> bytes:
+    kind = choices.of((4, 4, 4, 6, 6, "arp", "other"))
+    if kind in (4, 6):
+        payload, ethertype = (_packet4(choices), 0x0800) if kind == 4 else (_packet6(choices), 0x86DD)
+    elif kind == "arp":
+        payload, ethertype = bytes.fromhex("0001080006040001") + bytes(16) + IPv4Address(ME4).packed, 0x0806
+    else:
+        payload, ethertype = choices.octets(choices.below(41)), choices.of(ODD_ETHERTYPES)
+
+    def tag() -> tuple[int, int]:
+        return choices.of((0x8100, 0x88A8)), choices.mostly(0, (5,))
+
+    tags = choices.some(tag, 0, 3) if choices.one_in(5) else []
+    destination = choices.mostly(MAC, (BROADCAST_MAC, GROUP_MAC))
+    return _damaged(choices, ethernet(payload, ethertype, destination=destination, tags=tags))
+
+
+def _damaged(choices: Choices, frame: bytes) -> bytes:
+    damage = choices.mostly("none", ("flip", "cut", "pad"))
+    if damage == "flip":
+        at = 12 + choices.below(len(frame) - 12)
+        return frame[:at] + choices.octets(1) + frame[at + 1 :]
+    if damage == "cut":
+        return frame[: choices.below(len(frame) + 1)]
+    return frame + bytes(1 + choices.below(20)) if damage == "pad" else frame
+
+
+def _packet4(choices: Choices) -> bytes:
+    source = choices.of(ODD_SOURCES4 if choices.one_in(5) else SOURCES4)
+    destination = choices.mostly(ME4, ODD_DESTINATIONS4)
+    protocol, buf = _segment(choices, source, destination)
     return ipv4(
         buf,
         source=source,
         destination=destination,
         protocol=protocol,
-        options=draw(
-            _mostly((b"",), (b"\x01", b"\x07\x07\x04" + bytes(4), b"\x83\x07\x04" + bytes(4), b"\x94\x04\0\0"))
-        ),
-        ident=draw(st.integers(0, 2)),
-        fragment=draw(_mostly((0,), (0x4000, 0x2000, 0x2002, 3, 0x1FFF))),
-        ttl=draw(_mostly((64,), (0, 1, 2))),
+        options=choices.mostly(b"", OPTIONS4),
+        ident=choices.below(3),
+        fragment=choices.mostly(0, (0x4000, 0x2000, 0x2002, 3, 0x1FFF)),
+        ttl=choices.mostly(64, (0, 1, 2)),
     )
 
 
-@cache
-@st.composite
-def packets6(draw: st.DrawFn) -> bytes:
-    source = draw(_mostly(SOURCES6, ODD_SOURCES6))
-    destination = draw(_mostly((ME6,), ODD_DESTINATIONS6))
-    protocol, buf = _segments(draw, source, destination)
-    for kind in draw(_extension_kinds()):
-        buf = _extension(draw, kind, protocol) + buf
+def _packet6(choices: Choices) -> bytes:
+    source = choices.of(ODD_SOURCES6 if choices.one_in(5) else SOURCES6)
+    destination = choices.mostly(ME6, ODD_DESTINATIONS6)
+    protocol, buf = _segment(choices, source, destination)
+    for kind in choices.some(partial(choices.of, EXTENSIONS), 0, 3):
+        buf = _extension(choices, kind, protocol) + buf
         protocol = kind
-    if draw(st.integers(0, 40)) == 0:
+    if choices.one_in(41):
         for _ in range(9):
             buf, protocol = bytes([protocol, 0, 1, 4, 0, 0, 0, 0]) + buf, 60
-    hop_limit = draw(_mostly((64,), (0, 1, 2)))
+    hop_limit = choices.mostly(64, (0, 1, 2))
     return ipv6(buf, source=source, destination=destination, next_header=protocol, hop_limit=hop_limit)
 
 
-@cache
-def _extension_kinds() -> st.SearchStrategy[list[int]]:
-    some = st.lists(choice(EXTENSIONS), max_size=3)
-    return _mostly((), EXTENSIONS).flatmap(lambda _: some)
+def _segment(choices: Choices, source: str, destination: str) -> tuple[int, bytes]:
+    protocol = choices.of(PROTOCOLS if choices.below(2) else (6, 17))
+    ports = choices.of(PORTS), choices.of(PORTS)
+    data = choices.mostly(b"", (bytes(1300),)) + choices.octets(choices.below(25))
+    buf = segment(protocol, source, destination, ports, data)
+    return protocol, buf[: choices.below(len(buf) + 1)] if choices.one_in(6) else buf
 
 
-def _extension(draw: st.DrawFn, kind: int, following: int) -> bytes:
+def _extension(choices: Choices, kind: int, following: int) -> bytes:
     if kind == 44:
-        field = draw(_mostly((0,), (1, 8, 9, 0xFFF8)))
-        return bytes([following, 0]) + field.to_bytes(2, "big") + draw(st.integers(0, 2)).to_bytes(4, "big")
+        field = choices.mostly(0, (1, 8, 9, 0xFFF8))
+        return bytes([following, 0]) + field.to_bytes(2, "big") + choices.below(3).to_bytes(4, "big")
     if kind == 43:
-        return bytes([following, 0, draw(choice((0, 2, 3, 4))), draw(choice((0, 1)))]) + bytes(4)
+        return bytes([following, 0, choices.of((0, 2, 3, 4)), choices.below(2)]) + bytes(4)
     if kind == 51:
         return bytes([following, 4]) + bytes(22)
-    unusual = (b"\5\2\0\0\1\0", b"\xc2\4" + bytes(4), b"\x1e\4" + bytes(4), b"\x5e\4" + bytes(4), bytes(6))
-    options = draw(_mostly((b"\1\4" + bytes(4),), unusual))
-    return bytes([following, draw(_mostly((0,), (1, 40)))]) + options
+    options = choices.mostly(b"\1\4" + bytes(4), ODD_OPTIONS6)
+    return bytes([following, choices.mostly(0, (1, 40))]) + options
 
 
-@cache
-@st.composite
-def fragments(draw: st.DrawFn) -> list[bytes]:
+def _fragments(choices: Choices) -> list[bytes]:
     """Fragments of one datagram in any order, perhaps with one missing, repeated or shifted."""
-    is_four = draw(st.booleans())
-    source, destination = (draw(choice(SOURCES4)), ME4) if is_four else (draw(choice(SOURCES6)), ME6)
-    ports = draw(st.tuples(choice(PORTS), choice(PORTS)))
-    protocol = draw(choice((6, 17)))
-    buf = segment(protocol, source, destination, ports, bytes(draw(st.integers(0, 60))))
-    step = draw(choice((8, 16, 24)))
+    is_four = choices.below(2) == 0
+    source, destination = (choices.of(SOURCES4), ME4) if is_four else (choices.of(SOURCES6), ME6)
+    ports = choices.of(PORTS), choices.of(PORTS)
+    protocol = choices.of((6, 17))
+    buf = segment(protocol, source, destination, ports, bytes(choices.below(61)))
+    step = choices.of((8, 16, 24))
     pieces = [(at, buf[at : at + step], at + step < len(buf)) for at in range(0, len(buf), step)]
-    pieces = _disturbed(draw, pieces)
-    ident, tos = draw(st.integers(0, 2)), draw(_mostly((0,), (1, 3)))
+    pieces = _disturbed(choices, pieces)
+    ident, tos = choices.below(3), choices.mostly(0, (1, 3))
     if is_four:
         return [
             ethernet(
@@ -195,10 +224,10 @@ def fragments(draw: st.DrawFn) -> list[bytes]:
     ]  # fmt: skip
 
 
-def _disturbed(draw: st.DrawFn, pieces: list[tuple[int, bytes, bool]]) -> list[tuple[int, bytes, bool]]:
-    at = draw(st.integers(0, len(pieces) - 1))
+def _disturbed(choices: Choices, pieces: list[tuple[int, bytes, bool]]) -> list[tuple[int, bytes, bool]]:
+    at = choices.below(len(pieces))
     offset, data, more = pieces[at]
-    what = draw(choice(("in order", "shuffle", "double", "lose", "shift", "cut", "end", "grow")))
+    what = choices.of(("in order", "shuffle", "double", "lose", "shift", "cut", "end", "grow"))
     if what == "double":
         pieces = [*pieces, pieces[at]]
     elif what == "lose":
@@ -211,58 +240,4 @@ def _disturbed(draw: st.DrawFn, pieces: list[tuple[int, bytes, bool]]) -> list[t
         pieces = [*pieces, (offset, data, not more)]
     elif what == "grow":
         pieces = [*pieces, (offset, data + bytes(16), more)]
-    return draw(st.permutations(pieces)) if what != "in order" else pieces
-
-
-@cache
-@st.composite
-def frames(draw: st.DrawFn) -> bytes:
-    """One frame of any kind."""
-    kind = draw(choice((4, 4, 4, 6, 6, "arp", "other")))
-    if kind in (4, 6):
-        payload, ethertype = (draw(packets4()), 0x0800) if kind == 4 else (draw(packets6()), 0x86DD)
-    elif kind == "arp":
-        payload, ethertype = bytes.fromhex("0001080006040001") + bytes(16) + IPv4Address(ME4).packed, 0x0806
-    else:
-        payload, ethertype = draw(st.binary(max_size=40)), draw(choice(ODD_ETHERTYPES))
-    tags = draw(_tags())
-    destination = draw(_mostly((MAC,), (BROADCAST_MAC, GROUP_MAC)))
-    return _damaged(draw, ethernet(payload, ethertype, destination=destination, tags=tags))
-
-
-@cache
-def _tags() -> st.SearchStrategy[list[tuple[int, int]]]:
-    some = st.lists(st.tuples(choice((0x8100, 0x88A8)), _mostly((0,), (5,))), max_size=3)
-    return _mostly((), (0x8100, 0x88A8)).flatmap(lambda kind: some if kind else st.just([]))
-
-
-def _damaged(draw: st.DrawFn, frame: bytes) -> bytes:
-    damage = draw(_mostly(("none",), ("flip", "cut", "pad")))
-    if damage == "flip":
-        at = draw(st.integers(12, len(frame) - 1))
-        return frame[:at] + bytes([draw(st.integers(0, 255))]) + frame[at + 1 :]
-    if damage == "cut":
-        return frame[: draw(st.integers(0, len(frame)))]
-    return frame + bytes(draw(st.integers(1, 20))) if damage == "pad" else frame
-
-
-@cache
-def _mostly(usual: tuple[object, ...], odd: tuple[object, ...]) -> st.SearchStrategy[object]:
-    """``usual`` four times out of five."""
-    common = choice(usual) if usual else st.just(())
-    return st.integers(0, 4).flatmap(lambda n: choice(odd) if n == 4 else common)
-
-
-@cache
-def choice(values: tuple[object, ...]) -> st.SearchStrategy[Any]:
-    """One of the values. Created once for the same values: Hypothesis validates a strategy slower than it draws."""
-    return st.sampled_from(values)
-
-
-@cache
-@st.composite
-def captures(draw: st.DrawFn, *, max_size: int = 6) -> list[bytes]:
-    """Frames in order of arrival; fragments of several datagrams may be interleaved."""
-    groups = draw(st.lists(st.one_of(frames().map(lambda one: [one]), frames().map(lambda one: [one]), fragments()),
-                           min_size=1, max_size=max_size))  # fmt: skip
-    return [frame for group in groups for frame in group]
+    return choices.shuffled(pieces) if what != "in order" else pieces

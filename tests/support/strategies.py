@@ -4,12 +4,12 @@ ports and labels.
 Names, labels and addresses come from small pools shared with :mod:`tests.support.frames`, so that selectors select,
 tiers collide and rules match often. All generated resources are valid for Calico.
 
-Each strategy is created once: Hypothesis takes longer to validate a new one than to draw from it.
+They are made of :class:`tests.support.choices.Choices`.
 """
 
 from __future__ import annotations
 
-from functools import cache
+from functools import cache, partial
 from ipaddress import ip_address, ip_interface, ip_network
 from typing import Any
 
@@ -36,7 +36,8 @@ from enforcer.policy.resources import (
     Rule,
     Tier,
 )
-from tests.support.frames import ME4, ME6, PORTS, choice
+from tests.support.choices import Choices, built
+from tests.support.frames import ME4, ME6, PORTS
 
 NODE, INTERFACE = "jasper", "eth0"
 
@@ -62,228 +63,224 @@ DEFAULT_TIER = Tier("default", order=1_000_000.0)
 ORDERS = (None, 1.0, 2.0, 10.0)
 
 
+# What a host may have.
+ADDRESSES = (
+    (ip_interface(f"{ME4}/24"), ip_interface(f"{ME6}/64")),
+    (ip_interface(f"{ME4}/32"), ip_interface(f"{ME6}/128")),
+    (ip_interface(f"{ME4}/31"),),
+    (ip_interface(f"{ME6}/64"),),
+)
+ROUTES = ((), (ip_network("192.0.2.0/24"), ip_network("2001:db8:5::/64")))
+LISTENERS = (Listener(6, 80), Listener(17, 9))
+FAILSAFE_NETS = (None, None, ip_network("203.0.113.0/24"), ip_network("2001:db8::/32"))
+
+INGRESS, BOTH, EGRESS = ("Ingress",), ("Ingress", "Egress"), ("Egress",)
+MOSTLY_DENY = (*[Action.DENY] * 6, Action.ALLOW, Action.PASS, Action.LOG)
+ICMP_MATCHES = (None, IcmpMatch(8), IcmpMatch(8, 0), IcmpMatch(3, 1), IcmpMatch(2), IcmpMatch())
+
+_network = cache(ip_network)
+
+
 @cache
 def hosts() -> st.SearchStrategy[Host]:
     """Hosts with the addresses that frames are sent to; some forward, some filter reverse paths."""
-    return st.builds(
-        Host,
-        node=st.just(NODE),
-        interface=st.just(INTERFACE),
-        addresses=choice(
-            (
-                (ip_interface(f"{ME4}/24"), ip_interface(f"{ME6}/64")),
-                (ip_interface(f"{ME4}/32"), ip_interface(f"{ME6}/128")),
-                (ip_interface(f"{ME4}/31"),),
-                (ip_interface(f"{ME6}/64"),),
-            )
-        ),
-        forward=st.booleans(),
-        routes=choice(((), (ip_network("192.0.2.0/24"), ip_network("2001:db8:5::/64")))),
-        listen=st.just((Listener(6, 80), Listener(17, 9))),
-        rp_filter=choice((0, 0, 0, 1, 2)),
-        mtu=choice((1500, 1500, 1280)),
-    )
+    return built(_host, 8)
 
 
 @cache
-def labels() -> st.SearchStrategy[dict[str, str]]:
-    return st.dictionaries(choice(LABEL_KEYS), choice(LABEL_VALUES))
+def rules() -> st.SearchStrategy[Rule]:
+    """As :func:`rule_of`."""
+    return built(rule_of, 32)
 
 
 @cache
-def nets(pool: tuple[str, ...], *, max_size: int = 3) -> st.SearchStrategy[tuple[Any, ...]]:
-    some = st.lists(choice(pool), max_size=max_size, unique=True)
-    return some.map(lambda found: tuple(map(ip_network, found)))
-
-
-@cache
-def port_ranges() -> st.SearchStrategy[PortRange]:
-    return st.tuples(choice(PORTS), choice(PORTS)).map(lambda pair: PortRange(min(pair), max(pair)))
-
-
-@cache
-def ports(*, by_number: bool, max_size: int) -> st.SearchStrategy[tuple[Port, ...]]:
-    """Ports of one side: names, and also numbers if the protocol has ports."""
-    names: st.SearchStrategy[Port] = choice(PORT_NAMES).map(NamedPort)
-    one = st.one_of(port_ranges(), port_ranges(), names) if by_number else names
-    return st.lists(one, max_size=max_size, unique=True).map(tuple)
-
-
-@cache
-def failsafes() -> st.SearchStrategy[tuple[Failsafe, ...]]:
-    one = st.builds(
-        Failsafe,
-        protocol=choice((6, 17, 132)),
-        port=choice(PORTS),
-        net=choice((None, None, ip_network("203.0.113.0/24"), ip_network("2001:db8::/32"))),
-    )
-    return st.lists(one, max_size=2).map(tuple)
-
-
-@cache
-@st.composite
-def entity_rules(draw: st.DrawFn, *, family: int | None, has_ports: bool | None) -> EntityRule:
-    """One side of a rule: empty, or with one to three fields.
-
-    ``has_ports``: whether the protocol has ports; with False they are matched by name only, with None not at all.
+def resources(*, egress: bool = False) -> st.SearchStrategy[Resources]:
+    """Everything that the policy of :data:`NODE` can consist of. ``egress``: most policies have rules of that direction
+    too, where else one of ten has.
     """
-    parts = draw(st.sets(choice(ENTITY_PARTS), max_size=2))
-    pool = NETS6 if family == 6 else NETS4
-    fields: dict[str, Any] = {}
-    if "nets" in parts and family:
-        fields["nets"] = draw(nets(pool))
-    if "not_nets" in parts and family:
-        fields["not_nets"] = draw(nets(tuple(net for net in pool if not net.endswith("/0"))))
-    if "selector" in parts:
-        fields["selector"] = draw(choice(SELECTORS))
-    if "not_selector" in parts:
-        fields["not_selector"] = draw(choice(SELECTORS))
-    if "scope" in parts:
-        fields["namespace_selector"] = draw(choice(NAMESPACES))
-    if "ports" in parts and has_ports is not None:
-        fields["ports"] = draw(ports(by_number=has_ports, max_size=2))
-        fields["not_ports"] = draw(ports(by_number=has_ports, max_size=1))
-    return EntityRule(**fields)
+    return built(partial(resources_of, egress=egress), 272)
 
 
-@cache
-@st.composite
-def rules(draw: st.DrawFn) -> Rule:
+def _host(choices: Choices) -> Host:
+    return Host(
+        NODE,
+        INTERFACE,
+        addresses=choices.of(ADDRESSES),
+        forward=choices.one_in(2),
+        routes=choices.of(ROUTES),
+        listen=LISTENERS,
+        rp_filter=choices.of((0, 0, 0, 1, 2)),
+        mtu=choices.of((1500, 1500, 1280)),
+    )
+
+
+def resources_of(choices: Choices, *, egress: bool = False) -> Resources:
+    felix = FelixConfiguration(
+        "default",
+        failsafe_inbound=_failsafes(choices),
+        failsafe_outbound=_failsafes(choices),
+        written=frozenset({"failsafe_inbound", "failsafe_outbound"}),
+    )
+    return Resources(
+        host_endpoints=tuple(_host_endpoint(choices, number) for number in range(1 + choices.below(3))),
+        global_network_sets=tuple(
+            GlobalNetworkSet(f"g{number}", labels=_labels(choices), nets=_set_nets(choices))
+            for number in range(choices.below(4))
+        ),
+        network_sets=tuple(
+            NetworkSet(f"n{number}", labels=_labels(choices), namespace="web", nets=_set_nets(choices))
+            for number in range(choices.below(2))
+        ),
+        policies=tuple(_policy(choices, number, egress) for number in range(1 + choices.below(4))),
+        tiers=_tiers(choices),
+        profiles=_profiles(choices),
+        felix_configurations=(felix,) if choices.below(4) else (),
+    )
+
+
+def _failsafes(choices: Choices) -> tuple[Failsafe, ...]:
+    def one() -> Failsafe:
+        return Failsafe(protocol=choices.of((6, 17, 132)), port=choices.of(PORTS), net=choices.of(FAILSAFE_NETS))
+
+    return tuple(choices.some(one, 0, 2))
+
+
+def _labels(choices: Choices) -> dict[str, str]:
+    return {key: choices.of(LABEL_VALUES) for key in choices.among(LABEL_KEYS)}
+
+
+def _set_nets(choices: Choices) -> Nets:
+    return Nets.of(choices.some(partial(choices.of, NETS4 + NETS6), 0, 4))
+
+
+def _tiers(choices: Choices) -> tuple[Tier, ...]:
+    """The existing tiers: the default one explicit or not; another before it, after it or of equal order, or none."""
+    found = (DEFAULT_TIER,) * choices.below(2)
+    if choices.below(2):
+        found += (Tier("security", order=choices.of((1.0, 10.0, 1_000_000.0, 2_000_000.0))),)
+    return found
+
+
+def _profiles(choices: Choices) -> tuple[Profile, ...]:
+    """The profiles that endpoints name, and that of the one namespace, whose labels have a prefix."""
+    found = [Profile(name, labels_to_apply=_labels(choices)) for name in PROFILES[:2]]
+    if choices.below(2):
+        env = choices.of(("prod", "test"))
+        found.append(Profile("kns.web", labels_to_apply={"pcns.env": env, **_labels(choices)}))
+    return tuple(found)
+
+
+def _host_endpoint(choices: Choices, number: int) -> HostEndpoint:
+    """The first (number 0) usually governs the interface; others may take it away."""
+    nodes = (NODE,) if number == 0 else (NODE, "opal")
+    interfaces = (*[INTERFACE] * 4, "*", "") if number == 0 else (INTERFACE, "", "*", "eth1")
+    expected = choices.among(EXPECTED_IPS)
+    return HostEndpoint(
+        f"h{choices.below(10)}{number}",
+        labels=_labels(choices),
+        node=choices.of(nodes),
+        interface_name=choices.of(interfaces if expected else tuple(name for name in interfaces if name)),
+        expected_ips=tuple(map(ip_address, sorted(expected))),
+        profiles=tuple(choices.some(partial(choices.of, PROFILES), 0, 2)),
+        ports=tuple(choices.some(partial(_endpoint_port, choices), 0, 3)),
+    )
+
+
+def _endpoint_port(choices: Choices) -> EndpointPort:
+    return EndpointPort(choices.of(PORT_NAMES[:2]), choices.of((6, 6, 17, 132)), choices.of(PORTS))
+
+
+def _policy(choices: Choices, number: int, egress: bool) -> GlobalNetworkPolicy:
+    types = (INGRESS, BOTH, EGRESS) if egress else (*[INGRESS] * 6, BOTH, EGRESS)
+    untracked = not choices.one_in(10)
+    rule = partial(rule_of, choices)
+    return GlobalNetworkPolicy(
+        choices.of((f"p{number}", f"p-{number}", f"p{number}-a", f"p.{number}", f"p0-{number}", f"p0.{number}")),
+        tier=choices.of(TIERS),
+        order=choices.of(ORDERS),
+        selector=choices.of((*["all()", ""] * 8, *SELECTORS)),
+        types=choices.of(types),
+        ingress=tuple(choices.some(rule, 1, 3)),
+        egress=tuple(choices.some(rule, int(egress), 1 + int(egress))),
+        do_not_track=untracked,
+        apply_on_forward=untracked,
+        namespace_selector=choices.of((*[""] * 12, "all()", "!has(x)", "has(x)")),
+        service_account_selector=choices.of((*[""] * 20, "all()", "!has(x)")),
+    )
+
+
+def rule_of(choices: Choices) -> Rule:
     """A rule of any kind; two of three are plain deny lists, as is common, which devices can hold too.
 
     One of eighteen has a named port of some endpoint: by chance alone, hundreds of policies would have none.
     """
-    kind = draw(st.integers(0, 17))
+    kind = choices.below(18)
     if kind == 17:
-        named = EntityRule(selector="all()", ports=(NamedPort(draw(choice(PORT_NAMES[:2]))),))
-        return Rule(draw(_mostly_deny()), protocol=draw(choice((None, 6, 17, 132))), destination=named)
+        named = EntityRule(selector="all()", ports=(NamedPort(choices.of(PORT_NAMES[:2])),))
+        return Rule(choices.of(MOSTLY_DENY), protocol=choices.of((None, 6, 17, 132)), destination=named)
     if kind < 12:
-        family = draw(choice((4, 6)))
-        listed = EntityRule(nets=draw(nets(FEW_NETS4 if family == 4 else FEW_NETS6, max_size=2)))
-        selected = EntityRule(selector=draw(choice(SELECTORS[1:])))
-        return Rule(draw(_mostly_deny()), source=draw(st.sampled_from((listed, selected))))
-    protocol = draw(choice((None, None, 6, 17, 1, 58, 132, 253)))
-    family = draw(choice((None, 4, 6)))
+        return Rule(choices.of(MOSTLY_DENY), source=_plain_list(choices))
+    protocol = choices.of((None, None, 6, 17, 1, 58, 132, 253))
+    family = choices.of((None, 4, 6))
     # The name ICMP or ICMPv6 limits a rule to its family; the number does only if the rule matches on types.
     of_icmp = {1: 4, 58: 6}.get(protocol or 0)
-    by_name = of_icmp is not None and draw(st.booleans())
+    by_name = of_icmp is not None and bool(choices.below(2))
     family = of_icmp if by_name else family
     is_icmp = of_icmp is not None and family in (None, of_icmp)
-    icmp = choice((None, IcmpMatch(8), IcmpMatch(8, 0), IcmpMatch(3, 1), IcmpMatch(2), IcmpMatch()))
     has_ports = None if protocol not in (None, 6, 17, 132) else protocol is not None
-    sides = entity_rules(family=family, has_ports=has_ports)
     return Rule(
-        draw(choice(tuple(Action))),
-        ip_version=family if by_name else draw(choice((None, None if of_icmp not in (None, family) else family))),
+        choices.of(tuple(Action)),
+        ip_version=family if by_name else choices.of((None, None if of_icmp not in (None, family) else family)),
         protocol=protocol,
-        not_protocol=draw(choice((None, None, 6, 17))),
-        icmp=draw(icmp) if is_icmp else None,
-        not_icmp=draw(icmp) if is_icmp else None,
-        source=draw(sides),
-        destination=draw(sides) if draw(st.integers(0, 3)) == 0 else EntityRule(),
+        not_protocol=choices.of((None, None, 6, 17)),
+        icmp=choices.of(ICMP_MATCHES) if is_icmp else None,
+        not_icmp=choices.of(ICMP_MATCHES) if is_icmp else None,
+        source=_entity_rule(choices, family, has_ports),
+        destination=_entity_rule(choices, family, has_ports) if choices.one_in(4) else EntityRule(),
     )
 
 
-@cache
-def _mostly_deny() -> st.SearchStrategy[Action]:
-    return choice((*[Action.DENY] * 6, Action.ALLOW, Action.PASS, Action.LOG))
+def _plain_list(choices: Choices) -> EntityRule:
+    if choices.below(2):
+        return EntityRule(selector=choices.of(SELECTORS[1:]))
+    return EntityRule(nets=_nets(choices, choices.of((FEW_NETS4, FEW_NETS6)), 2))
 
 
-@cache
-@st.composite
-def policies(draw: st.DrawFn, number: int, *, egress: bool = False) -> GlobalNetworkPolicy:
-    """``egress``: most have rules of this direction, where else one of ten has."""
-    types = (
-        (("Ingress",), ("Ingress", "Egress"), ("Egress",))
-        if egress
-        else (*[("Ingress",)] * 6, ("Ingress", "Egress"), ("Egress",))
-    )
-    untracked = draw(st.integers(0, 9)) > 0
-    return GlobalNetworkPolicy(
-        draw(choice((f"p{number}", f"p-{number}", f"p{number}-a", f"p.{number}", f"p0-{number}", f"p0.{number}"))),
-        tier=draw(choice(TIERS)),
-        order=draw(choice(ORDERS)),
-        selector=draw(choice((*["all()", ""] * 8, *SELECTORS))),
-        types=draw(choice(types)),
-        ingress=tuple(draw(st.lists(rules(), min_size=1, max_size=3))),
-        egress=tuple(draw(st.lists(rules(), min_size=egress, max_size=1 + egress))),
-        do_not_track=untracked,
-        apply_on_forward=untracked,
-        namespace_selector=draw(choice((*[""] * 12, "all()", "!has(x)", "has(x)"))),
-        service_account_selector=draw(choice((*[""] * 20, "all()", "!has(x)"))),
-    )
+def _entity_rule(choices: Choices, family: int | None, has_ports: bool | None) -> EntityRule:
+    """One side of a rule: empty, or with one to three fields.
+
+    ``has_ports``: whether the protocol has ports; with False they are matched by name only, with None not at all.
+    """
+    parts = choices.among(ENTITY_PARTS, 2)
+    pool = NETS6 if family == 6 else NETS4
+    fields: dict[str, Any] = {}
+    if "nets" in parts and family:
+        fields["nets"] = _nets(choices, pool, 3)
+    if "not_nets" in parts and family:
+        fields["not_nets"] = _nets(choices, tuple(net for net in pool if not net.endswith("/0")), 3)
+    if "selector" in parts:
+        fields["selector"] = choices.of(SELECTORS)
+    if "not_selector" in parts:
+        fields["not_selector"] = choices.of(SELECTORS)
+    if "scope" in parts:
+        fields["namespace_selector"] = choices.of(NAMESPACES)
+    if "ports" in parts and has_ports is not None:
+        fields["ports"] = _ports(choices, has_ports, 2)
+        fields["not_ports"] = _ports(choices, has_ports, 1)
+    return EntityRule(**fields)
 
 
-@cache
-@st.composite
-def host_endpoints(draw: st.DrawFn, number: int) -> HostEndpoint:
-    """The first (number 0) usually governs the interface; others may take it away."""
-    nodes = (NODE,) if number == 0 else (NODE, "opal")
-    interfaces = (*[INTERFACE] * 4, "*", "") if number == 0 else (INTERFACE, "", "*", "eth1")
-    expected = draw(st.sets(choice(EXPECTED_IPS)))
-    return HostEndpoint(
-        f"h{draw(st.integers(0, 9))}{number}",
-        labels=draw(labels()),
-        node=draw(choice(nodes)),
-        interface_name=draw(choice(interfaces if expected else tuple(name for name in interfaces if name))),
-        expected_ips=tuple(map(ip_address, sorted(expected))),
-        profiles=tuple(draw(st.lists(choice(PROFILES), max_size=2))),
-        ports=tuple(draw(st.lists(endpoint_ports(), max_size=3))),
-    )
+def _nets(choices: Choices, pool: tuple[str, ...], most: int) -> tuple[Any, ...]:
+    return tuple(map(_network, choices.among(pool, most)))
 
 
-@cache
-def endpoint_ports() -> st.SearchStrategy[EndpointPort]:
-    names, protocols = choice(PORT_NAMES[:2]), choice((6, 6, 17, 132))
-    return st.builds(EndpointPort, names, protocols, choice(PORTS))
+def _ports(choices: Choices, by_number: bool, most: int) -> tuple[Port, ...]:
+    """Ports of one side: names, and also numbers if the protocol has ports; each once."""
 
+    def one() -> Port:
+        if by_number and choices.below(3):
+            first, last = sorted((choices.of(PORTS), choices.of(PORTS)))
+            return PortRange(first, last)
+        return NamedPort(choices.of(PORT_NAMES))
 
-@cache
-@st.composite
-def profiles(draw: st.DrawFn) -> tuple[Profile, ...]:
-    """The profiles that endpoints name, and that of the one namespace, whose labels have a prefix."""
-    found = [Profile(name, labels_to_apply=draw(labels())) for name in PROFILES[:2]]
-    if draw(st.booleans()):
-        env = draw(choice(("prod", "test")))
-        found.append(Profile("kns.web", labels_to_apply={"pcns.env": env, **draw(labels())}))
-    return tuple(found)
-
-
-@cache
-def tiers() -> st.SearchStrategy[tuple[Tier, ...]]:
-    """The existing tiers: the default one explicit or not; another before it, after it or of equal order, or none."""
-    security = st.builds(Tier, st.just("security"), order=choice((1.0, 10.0, 1_000_000.0, 2_000_000.0)))
-    both = st.tuples(st.sampled_from(((), (DEFAULT_TIER,))), st.lists(security, max_size=1))
-    return both.map(lambda found: (*found[0], *found[1]))
-
-
-@cache
-def set_nets() -> st.SearchStrategy[Nets]:
-    return st.lists(choice(NETS4 + NETS6), max_size=4).map(Nets.of)
-
-
-@cache
-@st.composite
-def resources(draw: st.DrawFn, *, egress: bool = False) -> Resources:
-    """Everything that the policy of :data:`NODE` can consist of. ``egress``: as of :func:`policies`."""
-    felix = FelixConfiguration(
-        "default",
-        failsafe_inbound=draw(failsafes()),
-        failsafe_outbound=draw(failsafes()),
-        written=frozenset({"failsafe_inbound", "failsafe_outbound"}),
-    )
-    some_sets = range(draw(st.integers(0, 3)))
-    return Resources(
-        host_endpoints=tuple(draw(host_endpoints(n)) for n in range(draw(st.integers(1, 3)))),
-        global_network_sets=tuple(
-            GlobalNetworkSet(f"g{n}", labels=draw(labels()), nets=draw(set_nets())) for n in some_sets
-        ),
-        network_sets=tuple(
-            NetworkSet(f"n{n}", labels=draw(labels()), namespace="web", nets=draw(set_nets()))
-            for n in range(draw(st.integers(0, 1)))
-        ),
-        policies=tuple(draw(policies(n, egress=egress)) for n in range(draw(st.integers(1, 4)))),
-        tiers=draw(tiers()),
-        profiles=draw(profiles()),
-        felix_configurations=draw(st.sampled_from(((), (felix,), (felix,), (felix,)))),
-    )
+    return tuple(dict.fromkeys(choices.some(one, 0, most)))

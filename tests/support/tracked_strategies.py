@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from functools import cache
+from functools import cache, partial
 from ipaddress import ip_network
 
 from hypothesis import strategies as st
@@ -11,9 +11,10 @@ from hypothesis import strategies as st
 from dossim.model.host import Host
 from enforcer.model.vocabulary import Action
 from enforcer.policy.resources import EntityRule, GlobalNetworkPolicy, Resources, Rule, Tier
+from tests.support.choices import Choices, built
 from tests.support.conversations import conversations
-from tests.support.frames import ME4, ME6, SOURCES4, SOURCES6, choice, ethernet
-from tests.support.strategies import resources, rules
+from tests.support.frames import ME4, ME6, SOURCES4, SOURCES6, ethernet
+from tests.support.strategies import resources_of, rule_of
 
 ALLOW = Rule(Action.ALLOW)
 FIRST = Tier("first", order=0.0)
@@ -29,28 +30,31 @@ _EACH_PEER, _EACH_SIDE = st.sampled_from(_PEERS), st.sampled_from((_BEYOND, _HER
 
 
 @cache
-@st.composite
-def tracked_resources(draw: st.DrawFn) -> Resources:
-    """Like :func:`resources`, with policy of every kind and profiles with rules. Some allow what is left."""
-    found = draw(resources())
-    felix = tuple(
-        replace(one, disable_conntrack_invalid_check=draw(st.booleans())) for one in found.felix_configurations
-    )
-    profiles = tuple(replace(one, ingress=draw(_of_profile()), egress=draw(_of_profile())) for one in found.profiles)
-    policies = tuple(_of_any_kind(draw, one) for one in found.policies)
-    return replace(found, policies=policies, profiles=profiles, felix_configurations=felix)
+def tracked_resources() -> st.SearchStrategy[Resources]:
+    """Like ``resources()``, with policy of every kind and profiles with rules. Some allow what is left."""
+    return built(_tracked, 304)
 
 
 @cache
-@st.composite
-def resources_of_every_kind(draw: st.DrawFn) -> Resources:
+def resources_of_every_kind() -> st.SearchStrategy[Resources]:
     """Like :func:`tracked_resources`, with a tier before all others that has a policy of each kind.
 
     Each of these begins with deny lists that XDP can hold and that nothing comes before in their chains. No two list
     the same addresses, so that packets get to each of them; the one of forwarded packets allows the sources of no list.
     """
-    found = draw(tracked_resources())
-    lists = zip(draw(st.permutations(LISTS4)), draw(st.permutations(LISTS6)), strict=True)
+    return built(_of_every_kind, 376)
+
+
+def _tracked(choices: Choices) -> Resources:
+    found = resources_of(choices)
+    felix = tuple(replace(one, disable_conntrack_invalid_check=choices.one_in(2)) for one in found.felix_configurations)
+    profiles = tuple(replace(one, ingress=_of_profile(choices), egress=_of_profile(choices)) for one in found.profiles)
+    policies = tuple(_of_any_kind(choices, one) for one in found.policies)
+    return replace(found, policies=policies, profiles=profiles, felix_configurations=felix)
+
+
+def _of_every_kind(choices: Choices) -> Resources:
+    lists = zip(choices.shuffled(LISTS4), choices.shuffled(LISTS6), strict=True)
     kinds = zip(("untracked", "pre-dnat", "forward", "normal"), lists, strict=True)
     first = tuple(
         GlobalNetworkPolicy(
@@ -61,7 +65,7 @@ def resources_of_every_kind(draw: st.DrawFn) -> Resources:
             ingress=(
                 *_of_sources(Action.DENY, *listed),
                 *_of_sources(Action.ALLOW, *LEFT) * (kind == "forward"),
-                *draw(st.lists(rules(), max_size=2)),
+                *choices.some(partial(rule_of, choices), 0, 2),
             ),
             do_not_track=kind == "untracked",
             pre_dnat=kind == "pre-dnat",
@@ -69,6 +73,7 @@ def resources_of_every_kind(draw: st.DrawFn) -> Resources:
         )
         for kind, listed in kinds
     )
+    found = _tracked(choices)
     return replace(found, tiers=(FIRST, *found.tiers), policies=first + found.policies)
 
 
@@ -76,19 +81,18 @@ def _of_sources(action: Action, *nets: str) -> tuple[Rule, ...]:
     return tuple(Rule(action, source=EntityRule(nets=(ip_network(net),))) for net in nets)
 
 
-@cache
-def _of_profile() -> st.SearchStrategy[tuple[Rule, ...]]:
-    return st.one_of(st.lists(rules(), max_size=2).map(tuple), st.just((ALLOW,)))
+def _of_profile(choices: Choices) -> tuple[Rule, ...]:
+    return tuple(choices.some(partial(rule_of, choices), 0, 2)) if choices.below(2) else (ALLOW,)
 
 
-def _of_any_kind(draw: st.DrawFn, policy: GlobalNetworkPolicy) -> GlobalNetworkPolicy:
-    kind = draw(choice(("untracked", "untracked", "normal", "forward", "pre-dnat")))
+def _of_any_kind(choices: Choices, policy: GlobalNetworkPolicy) -> GlobalNetworkPolicy:
+    kind = choices.of(("untracked", "untracked", "normal", "forward", "pre-dnat"))
     found = policy
     if kind != "untracked":
         found = replace(policy, do_not_track=False, apply_on_forward=kind != "normal")
     if kind == "pre-dnat":
         found = replace(found, types=("Ingress",), egress=(), pre_dnat=True)
-    if found.do_not_track or draw(st.integers(0, 2)):
+    if found.do_not_track or choices.below(3):
         return found
     last = (ALLOW,)
     return replace(
