@@ -9,7 +9,7 @@ from collections.abc import Hashable, Mapping
 from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from pathlib import Path
-from tempfile import mkdtemp
+from tempfile import TemporaryDirectory, mkdtemp
 
 import numpy as np
 
@@ -87,8 +87,12 @@ def served(plan: Plan) -> dict[str, InterfacePlan]:
     return {item.interface: item for item in plan.interfaces if item.mode and item.xdp_entries}
 
 
+# In memory, as bpffs. Made before the test processes are forked: what they leave goes with it.
+_ROOT = TemporaryDirectory(prefix="enf-fake-", dir="/dev/shm")
+
+
 def _directory() -> Path:
-    return Path(mkdtemp(prefix="enf-fake-", dir="/dev/shm"))  # memory, as bpffs
+    return Path(mkdtemp(dir=_ROOT.name))
 
 
 @dataclass
