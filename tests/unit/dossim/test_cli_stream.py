@@ -248,6 +248,7 @@ def test_data_that_unpack_to_more_than_any_capture_are_refused(tmp_path: Path, m
     assert dossim("predict", path, *HOST, "--max-size", "1G").exit_code == 0
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["packets", "fragments"])
 def test_memory_does_not_grow_with_the_capture(tmp_path: Path, kind: str) -> None:
     """A pipe with 200 MB: at most 300 MiB, of which the file is not a part."""

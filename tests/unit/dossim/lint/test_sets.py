@@ -127,6 +127,7 @@ def test_places_are_those_of_the_sets_where_the_text_is_not_to_be_had() -> None:
     assert finding.position.line == 2
 
 
+@pytest.mark.slow
 def test_a_million_cidrs() -> None:
     """The test is about scaling: everything in numpy, no Python loop over CIDRs."""
     nets = Nets.of(f"{n >> 16 & 255}.{n >> 8 & 255}.{n & 255}.0/{24 + (n & 1) * 8}" for n in range(1_000_000))

@@ -90,6 +90,7 @@ def test_run_prints_a_name_on_one_line_and_harmless(tmp_path: Path, name: str) -
     assert len(result.output.splitlines()) == len(plain.output.splitlines())
 
 
+@pytest.mark.slow
 def test_pytest_prints_names_and_paths_harmless(pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PYTHONPATH", str(ROOT))
     monkeypatch.setenv("CI", "1")

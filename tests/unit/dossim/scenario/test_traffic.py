@@ -60,7 +60,7 @@ def test_a_row_without_anywhere_to_send_to_is_refused() -> None:
 def test_a_capture_beyond_the_limits_is_not_read_to_its_end(tmp_path: Path) -> None:
     bomb = tmp_path / "bomb.pcap.gz"
     record = struct.pack("<IIII", 0, 0, 60_000, 60_000) + bytes(60_000)
-    bomb.write_bytes(gzip.compress(struct.pack("<IHHiIII", 0xA1B2C3D4, 2, 4, 0, 0, 65_535, 1) + record * 4_000))
+    bomb.write_bytes(gzip.compress(struct.pack("<IHHiIII", 0xA1B2C3D4, 2, 4, 0, 0, 65_535, 1) + record * 4_000, 1))
     row = CaptureTraffic("c", bomb, Position("x.yaml", 4, 5))
     few = Limits(packets=10_000, total_bytes=1 << 20)
     tracemalloc.start()

@@ -198,6 +198,7 @@ class TestSmall:
 
         return rest(0, budget, 0)
 
+    @pytest.mark.slow
     def test_the_limit_costs_little_beyond_what_it_must(self) -> None:
         """Lists that are the cheapest for no weight are not considered: most often the best one is among the others."""
         rng = np.random.default_rng(5)
