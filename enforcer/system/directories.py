@@ -23,6 +23,7 @@ _WRITABLE = stat.S_IWGRP | stat.S_IWOTH
 _LINKS = 40  # as many as the kernel follows (MAXSYMLINKS)
 _STEP = os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC
 _PRIVATE = 0o700
+_WALKS = 10  # through a path that others shorten and we make
 
 
 class UnusableDirectoryError(HostError):
@@ -75,6 +76,21 @@ def remove_tree(path: Path) -> None:
 
 @contextmanager
 def _opened(path: Path, make: int | None) -> Iterator[int]:
+    here = _open(path, make)
+    try:
+        yield here
+    finally:
+        os.close(here)
+
+
+def _open(path: Path, make: int | None) -> int:
+    for _ in range(_WALKS - 1 if make is not None else 0):
+        with suppress(FileNotFoundError):  # another process removed a parent meanwhile, because it was empty
+            return _walk(path, make)
+    return _walk(path, make)
+
+
+def _walk(path: Path, make: int | None) -> int:
     todo = [*reversed(path.absolute().parts[1:])]
     here, at, links = os.open("/", _STEP | os.O_DIRECTORY), "/", 0
     try:
@@ -96,9 +112,10 @@ def _opened(path: Path, make: int | None) -> Iterator[int]:
             os.close(here)
             here, at = below, os.path.join(at, name) if name else at
         _check_last(at, os.fstat(here))
-        yield here
-    finally:
+    except BaseException:
         os.close(here)
+        raise
+    return here
 
 
 def _step(here: int, path: str, name: str, make: int | None) -> int:

@@ -269,6 +269,24 @@ def test_a_directory_of_ones_own_below_a_sticky_one_will_do(shared: Path) -> Non
     assert stat.S_IMODE((shared / "state").stat().st_mode) == 0o700
 
 
+def test_a_parent_that_another_process_removes_meanwhile_is_made_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    parent, make, removals = tmp_path / "enforcer", os.mkdir, 5
+
+    def removed_first(name: str, mode: int, *, dir_fd: int) -> None:
+        nonlocal removals
+        if name == "pins" and removals:
+            removals -= 1
+            parent.rmdir()
+        make(name, mode, dir_fd=dir_fd)
+
+    monkeypatch.setattr(os, "mkdir", removed_first)
+    directories.make(parent / "pins")
+    assert (parent / "pins").is_dir()
+    assert not removals
+
+
 def test_a_link_of_roots_is_followed(shared: Path, precious: Path) -> None:
     """/var/run is such a link."""
     (shared / "link").symlink_to(precious)
