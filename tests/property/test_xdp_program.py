@@ -36,7 +36,7 @@ from tests.unit.dossim import xdp_decisions
 from tests.unit.dossim.xdp_decisions import Row
 from tests.unit.dossim.xdp_rows import ROWS
 
-pytestmark = pytest.mark.needs_root
+pytestmark = [pytest.mark.needs_root, pytest.mark.slow]
 
 AIMED = 400  # frames per example
 LEAST_FRAMES = examples(50_000, nightly=1_000_000)

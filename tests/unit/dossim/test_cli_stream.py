@@ -303,6 +303,7 @@ def test_a_planted_link_is_not_written_through(tmp_path: Path) -> None:
     assert not rows.is_symlink()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP], ids=str)
 def test_a_signal_leaves_nothing_behind(tmp_path: Path, number: signal.Signals) -> None:
     """While a thread waits for more of stdin."""
@@ -409,6 +410,7 @@ def test_a_descriptor_that_has_a_name_is_written_to(tmp_path: Path) -> None:
     assert (len(rows.read_text().splitlines()), rows.stat().st_ino) == (101, before)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("option", ["--csv", "--parquet", "--json"])
 def test_a_full_disk_leaves_what_was_there(tmp_path: Path, option: str) -> None:
     """A limit for the size of files has the error of a quota."""

@@ -12,6 +12,8 @@ import pytest
 ROOT = Path(__file__).parents[3]
 HOW_TO = str(ROOT / "scenarios" / "policies" / "how-to.yaml")
 
+pytestmark = pytest.mark.slow
+
 
 def shell(command: str, **environment: str) -> subprocess.CompletedProcess[bytes]:
     """``DOSSIM`` in the command is replaced by ours; the exit code is that of the first command of a pipe."""

@@ -13,6 +13,8 @@ import pytest
 from tests.support.imported import imported, packages_imported
 
 ROOT = Path(__file__).parents[3]
+pytestmark = pytest.mark.slow
+
 POLICY = str(ROOT / "scenarios" / "policies" / "how-to.yaml")
 CAPTURE = str(ROOT / "tests" / "counterexamples" / "fragment-dropped-before-it-overlaps.pcap")
 LOADING = {"click", "yaml", "numpy", "re2"}

@@ -136,6 +136,7 @@ def file_to_sweep(rng: random.Random) -> bytes:
     return bytes(buf)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("seed", range(32))
 def test_a_sweep_counts_and_leaves_the_same_whatever_the_windows(tmp_path: Path, seed: int) -> None:
     """As it does with all packets at once, of what was read."""
