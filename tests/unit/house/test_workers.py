@@ -8,6 +8,8 @@ import sys
 from collections import Counter
 from pathlib import Path
 
+import pytest
+
 ROOT = Path(__file__).parents[3]
 CONFTEST = """
 import os
@@ -80,6 +82,7 @@ def _run(folder: Path, *words: str) -> str:
     return done.stdout
 
 
+@pytest.mark.slow
 def test_each_runs_once_and_ends_as_in_one_process(tmp_path: Path) -> None:
     output = _run(tmp_path)
     notes = [line.split() for line in (tmp_path / "notes").read_text().splitlines()]
@@ -104,6 +107,7 @@ def test_each_runs_once_and_ends_as_in_one_process(tmp_path: Path) -> None:
     assert output.count("test session starts") == 1, "what was not written yet when they were forked"
 
 
+@pytest.mark.slow
 def test_no_test_is_handed_out_after_the_first_failure(tmp_path: Path) -> None:
     output = _run(tmp_path, "--exitfirst", "--deselect", "test_it.py::test_of_many")
     assert "stopping after" in output

@@ -79,6 +79,7 @@ def test_a_host_name_in_an_address_field_is_refused(monkeypatch: pytest.MonkeyPa
                     frames_of(f"{layer}({field.name}={form.format(NAME)})", HOST)
 
 
+@pytest.mark.slow
 def test_a_host_name_in_any_field_is_not_looked_up(monkeypatch: pytest.MonkeyPatch) -> None:
     with nobody_asked(monkeypatch):
         for layer, field in FIELDS:

@@ -57,6 +57,7 @@ def test_a_row_without_anywhere_to_send_to_is_refused() -> None:
         build_traffic([flood("a", 1, "2001:db8::1")], HOST, path="x")
 
 
+@pytest.mark.slow
 def test_a_capture_beyond_the_limits_is_not_read_to_its_end(tmp_path: Path) -> None:
     bomb = tmp_path / "bomb.pcap.gz"
     record = struct.pack("<IIII", 0, 0, 60_000, 60_000) + bytes(60_000)

@@ -49,6 +49,7 @@ def test_only_classes_that_occur_are_there_and_the_empty_one() -> None:
     assert classify(atoms).members == {0: EMPTY, 1: frozenset("a"), 2: frozenset("ab")}
 
 
+@pytest.mark.slow
 def test_more_atoms_than_a_word_has_bits() -> None:
     atoms = {f"a{n}": Nets.of([f"10.0.{n}.0/23", f"10.0.{n // 2}.7/32", f"fd00:{n}::/31"]) for n in range(150)}
     assert_right(atoms, classify(atoms))
@@ -74,6 +75,7 @@ def overlapping(ways: int) -> dict[str, Nets]:
             for bit in range(17) for held in [number[number >> np.uint32(bit) & np.uint32(1) == 1]]}  # fmt: skip
 
 
+@pytest.mark.slow
 def test_as_many_classes_as_a_number_can_say() -> None:
     assert len(classify(overlapping(1 << 16)).members) == 1 << 16
 

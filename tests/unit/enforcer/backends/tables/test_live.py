@@ -147,6 +147,7 @@ def test_adding_and_removing_again(name: str) -> None:
     assert same_segments(live.segments(), before)
 
 
+@pytest.mark.slow
 def test_many_ranges_at_once() -> None:
     atoms = {
         "a": LISTED,
@@ -179,6 +180,7 @@ def test_a_large_tail_is_not_written_again() -> None:
         live.drop(patch)
 
 
+@pytest.mark.slow
 def test_where_segments_always_come_at_the_end_lists_stay_short() -> None:
     atoms = {"a": Nets.of([f"2001:db8:{n:x}::/48" for n in range(0, 64, 2)])}
     live = live_of(atoms, pages=4)
