@@ -49,7 +49,9 @@ def _functions() -> _Functions:
     """A line of kallsyms: an address of as many digits as in every line, a letter for the type, and a name."""
     text = KALLSYMS.read_bytes()
     characters = np.frombuffer(text, np.uint8)
-    digits = text.index(b" ")
+    digits = text.find(b" ")
+    if digits < 0:
+        raise UnsupportedKernelError("/proc/kallsyms is empty, so kernel locations cannot be named")
     lines = np.concatenate([[0], np.flatnonzero(characters == ord("\n"))[:-1] + 1])
     lines = lines[np.isin(characters[lines + digits + 1], list(b"tTwW"))]
     starts = np.zeros(len(lines), np.uint64)

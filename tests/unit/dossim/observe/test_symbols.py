@@ -50,3 +50,9 @@ def test_hidden_addresses_are_an_error(kallsyms: Path) -> None:
     kallsyms.write_text("0000000000000000 T first\n0000000000000000 t second\n")
     with pytest.raises(UnsupportedKernelError, match="kptr_restrict"):
         symbols.resolve([1])
+
+
+def test_a_kernel_that_shows_nothing_is_an_error(kallsyms: Path) -> None:
+    kallsyms.write_text("")
+    with pytest.raises(UnsupportedKernelError, match="is empty"):
+        symbols.resolve([1])

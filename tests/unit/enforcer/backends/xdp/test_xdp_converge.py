@@ -199,9 +199,7 @@ class _Mending:
         pass of ``test_a_step``, which looks at each state of it.
         """
         begin, place = self.begin.state(), left.everything()
-        if all(
-            state == begin for state in (*states, left.state())
-        ):  # an agent that starts now finds what this one found
+        if all(state == begin for state in (*states, left.state())):  # an agent finds what this one found
             return
         if place not in self._mended:
             self._mended[place] = watched(left, lambda: left.apply(self.new))
